@@ -1,0 +1,232 @@
+"""The leaf types that every stage shares: what a trial is, what an epoch said, what a sweep did.
+
+Goes in: sampled values, or the journal's events. Comes out: frozen values without torch, ray or
+mlflow. `replay` turns a journal into a `SweepRecord`; reports, tracking and resume all start there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Scalar = bool | int | float | str
+Role = Literal["control", "search", "confirm"]
+Status = Literal["running", "completed", "stopped", "failed"]
+Event = dict[str, Any]
+
+ROLE_LETTER: Mapping[Role, str] = {"search": "t", "control": "c", "confirm": "r"}
+
+
+def trial_id(role: Role, number: int) -> str:
+    """`t0007` for search trial 7, `c0003` for a control, `r0012` for a confirmation."""
+    return f"{ROLE_LETTER[role]}{number:04d}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A filled slot: which entry of a table, and its settings."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The recipe of one training. `lr` is the peak, `weight_decay` also applies to learned loss parts."""
+
+    epochs: int
+    batch_size: int = 128
+    optimizer: str = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    schedule: str = "cosine"
+    warmup_epochs: int = 0
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """Everything that decides one training: same config, data and versions, same result.
+
+    `distill` maps a filled slot (`response`, `feature`, `relation`, `contrastive`) to its method;
+    empty means no distillation. `alpha` and `temperature` are None without a response term.
+    `label_weight` None means the method's own rule (`1 - alpha` for kd; 1 without a response term).
+    `stream` picks the views (augmentation), `seed` the initial weights and the order.
+    """
+
+    student: Choice
+    train: TrainConfig
+    distill: Mapping[str, Choice] = field(default_factory=dict)
+    alpha: float | None = None
+    temperature: float | None = None
+    label_weight: float | None = None
+    seed: int = 0
+    stream: int = 0
+
+    def flat(self) -> dict[str, Scalar]:
+        """The configuration under its dotted names, as in `trials.csv` and MLflow; only what applies."""
+        values: dict[str, Any] = {"student.family": self.student.name}
+        values |= {f"student.{name}": value for name, value in self.student.options.items()}
+        for name in ("alpha", "temperature", "label_weight"):
+            if getattr(self, name) is not None:
+                values[f"distill.{name}"] = getattr(self, name)
+        for slot, choice in self.distill.items():
+            values[f"distill.{slot}"] = choice.name
+            values |= {f"distill.{slot}.{name}": value for name, value in choice.options.items()}
+        for name, value in dataclasses.asdict(self.train).items():
+            values[f"train.{name}"] = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        return values
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> TrialConfig:
+        train = dict(data["train"])
+        train["milestones"] = tuple(train["milestones"])
+        distill = {slot: Choice(**choice) for slot, choice in data["distill"].items()}
+        return TrialConfig(**{**data, "student": Choice(**data["student"]), "train": TrainConfig(**train), "distill": distill})
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One finished epoch. `epoch` counts from 1; times are seconds of this epoch alone.
+
+    `metrics` holds `train_loss`, `val_accuracy` (a fraction) and `lr`; `terms` the mean of every
+    unweighted loss term (`label` is the cross-entropy with the labels).
+    """
+
+    epoch: int
+    metrics: Mapping[str, float]
+    terms: Mapping[str, float]
+    time_s: float
+    cpu_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+@dataclass
+class TrialRecord:
+    """What the journal says about one trial."""
+
+    trial_id: str
+    number: int
+    role: Role
+    seed: int
+    config: TrialConfig
+    cost: dict[str, float]  # params, macs, size_mb of the exported student
+    band: int
+    params: dict[str, Scalar]  # Optuna's names and values; empty for a control
+    distributions: dict[str, str]  # Optuna's JSON of each
+    max_epochs: int
+    attempt: int = 1
+    status: Status = "running"
+    reason: str = ""
+    rule: str = ""
+    error: str = ""
+    student: str = ""  # folder of the saved student, relative to the sweep's
+    started: float = 0.0
+    ended: float = 0.0
+    epochs: list[Event] = field(default_factory=list)
+    checkpoint: Event | None = None
+    mlflow_run_id: str = ""
+
+    @property
+    def num_epochs(self) -> int:
+        return len(self.epochs)
+
+    @property
+    def val_accuracy(self) -> float | None:
+        """The last epoch's validation accuracy, None before the first epoch."""
+        return self.epochs[-1]["metrics"]["val_accuracy"] if self.epochs else None
+
+
+@dataclass
+class SweepRecord:
+    """What the journal says about a sweep. `header` is the newest `sweep_started` event."""
+
+    header: Event
+    sessions: list[Event]  # every sweep_started event, resumed ones included
+    teacher: Event | None = None
+    trials: dict[str, TrialRecord] = field(default_factory=dict)
+    mlflow_parent: Event | None = None
+    test_openings: list[Event] = field(default_factory=list)
+    ended: Event | None = None
+    last_time: float = 0.0
+
+    def of_role(self, role: Role) -> list[TrialRecord]:
+        return sorted((t for t in self.trials.values() if t.role == role), key=lambda t: t.number)
+
+
+def replay(events: Iterable[Event]) -> SweepRecord:
+    """Rebuild a sweep's state from its journal, event by event. The first writer of an epoch wins.
+
+    Raises ValueError when the journal does not begin with `sweep_started`.
+    """
+    sweep: SweepRecord | None = None
+    for event in events:
+        kind = event["kind"]
+        if sweep is None:
+            if kind != "sweep_started":
+                raise ValueError(f"the journal begins with {kind!r}, not with 'sweep_started'")
+            sweep = SweepRecord(header=event, sessions=[])
+        sweep.last_time = event["time"]
+        if kind == "sweep_started":
+            sweep.header, sweep.ended = event, None
+            sweep.sessions.append(event)
+        elif kind == "teacher_ready":
+            sweep.teacher = event
+        elif kind == "trial_started":
+            _start(sweep, event)
+        elif kind == "epoch":
+            trial = sweep.trials[event["trial_id"]]
+            if event["epoch"] == trial.num_epochs + 1:
+                trial.epochs.append(event)
+        elif kind == "checkpoint":
+            sweep.trials[event["trial_id"]].checkpoint = event
+        elif kind == "trial_ended":
+            trial = sweep.trials[event["trial_id"]]
+            trial.status, trial.ended = event["status"], event["time"]
+            for name in ("reason", "rule", "error", "student"):
+                setattr(trial, name, event.get(name) or "")
+        elif kind == "mlflow_run":
+            if event.get("trial_id"):
+                sweep.trials[event["trial_id"]].mlflow_run_id = event["run_id"]
+            else:
+                sweep.mlflow_parent = event
+        elif kind == "test_opened":
+            sweep.test_openings.append(event)
+        elif kind == "sweep_ended":
+            sweep.ended = event
+    if sweep is None:
+        raise ValueError("the journal is empty")
+    return sweep
+
+
+def _start(sweep: SweepRecord, event: Event) -> None:
+    """A first start adds the trial; a later attempt keeps its epochs and replaces nothing else."""
+    known = sweep.trials.get(event["trial_id"])
+    if known is not None:
+        known.attempt, known.status = event["attempt"], "running"
+        return
+    sweep.trials[event["trial_id"]] = TrialRecord(
+        trial_id=event["trial_id"],
+        number=event["number"],
+        role=event["role"],
+        seed=event["seed"],
+        config=TrialConfig.from_json(event["config"]),
+        cost=event["cost"],
+        band=event["band"],
+        params=event["params"],
+        distributions=event["distributions"],
+        max_epochs=event["max_epochs"],
+        attempt=event["attempt"],
+        started=event["time"],
+    )
