@@ -160,73 +160,79 @@ class SweepRecord:
     test_openings: list[Event] = field(default_factory=list)
     ended: Event | None = None
     last_time: float = 0.0
+    spent_s: float = 0.0  # wall seconds of all sessions, up to the last event
 
     def of_role(self, role: Role) -> list[TrialRecord]:
         return sorted((t for t in self.trials.values() if t.role == role), key=lambda t: t.number)
 
+    def apply(self, event: Event) -> None:
+        """Take in the next event. The first writer of an epoch wins."""
+        kind = event["kind"]
+        if kind != "sweep_started":
+            self.spent_s += max(0.0, event["time"] - self.last_time)
+        self.last_time = event["time"]
+        if kind == "sweep_started":
+            self.header, self.ended = event, None
+            self.sessions.append(event)
+        elif kind == "teacher_ready":
+            self.teacher = event
+        elif kind == "trial_started":
+            self._start(event)
+        elif kind == "epoch":
+            trial = self.trials[event["trial_id"]]
+            if event["epoch"] == trial.num_epochs + 1:
+                trial.epochs.append(event)
+        elif kind == "checkpoint":
+            self.trials[event["trial_id"]].checkpoint = event
+        elif kind == "trial_ended":
+            trial = self.trials[event["trial_id"]]
+            trial.status, trial.ended = event["status"], event["time"]
+            trial.reason, trial.rule = event["reason"], event["rule"]
+            trial.error, trial.student = event["error"], event["student"]
+        elif kind == "mlflow_run":
+            if event["trial_id"]:
+                self.trials[event["trial_id"]].mlflow_run_id = event["run_id"]
+            else:
+                self.mlflow_parent = event
+        elif kind == "test_opened":
+            self.test_openings.append(event)
+        elif kind == "sweep_ended":
+            self.ended = event
+
+    def _start(self, event: Event) -> None:
+        """A first start adds the trial; a further attempt keeps its epochs."""
+        known = self.trials.get(event["trial_id"])
+        if known is not None:
+            known.attempt, known.status = event["attempt"], "running"
+            return
+        self.trials[event["trial_id"]] = TrialRecord(
+            trial_id=event["trial_id"],
+            number=event["number"],
+            role=event["role"],
+            seed=event["seed"],
+            config=TrialConfig.from_json(event["config"]),
+            cost=event["cost"],
+            band=event["band"],
+            params=event["params"],
+            distributions=event["distributions"],
+            max_epochs=event["max_epochs"],
+            attempt=event["attempt"],
+            started=event["time"],
+        )
+
 
 def replay(events: Iterable[Event]) -> SweepRecord:
-    """Rebuild a sweep's state from its journal, event by event. The first writer of an epoch wins.
+    """Rebuild a sweep's state from its journal.
 
     Raises ValueError when the journal does not begin with `sweep_started`.
     """
     sweep: SweepRecord | None = None
     for event in events:
-        kind = event["kind"]
         if sweep is None:
-            if kind != "sweep_started":
-                raise ValueError(f"the journal begins with {kind!r}, not with 'sweep_started'")
+            if event["kind"] != "sweep_started":
+                raise ValueError(f"the journal begins with {event['kind']!r}, not with 'sweep_started'")
             sweep = SweepRecord(header=event, sessions=[])
-        sweep.last_time = event["time"]
-        if kind == "sweep_started":
-            sweep.header, sweep.ended = event, None
-            sweep.sessions.append(event)
-        elif kind == "teacher_ready":
-            sweep.teacher = event
-        elif kind == "trial_started":
-            _start(sweep, event)
-        elif kind == "epoch":
-            trial = sweep.trials[event["trial_id"]]
-            if event["epoch"] == trial.num_epochs + 1:
-                trial.epochs.append(event)
-        elif kind == "checkpoint":
-            sweep.trials[event["trial_id"]].checkpoint = event
-        elif kind == "trial_ended":
-            trial = sweep.trials[event["trial_id"]]
-            trial.status, trial.ended = event["status"], event["time"]
-            for name in ("reason", "rule", "error", "student"):
-                setattr(trial, name, event.get(name) or "")
-        elif kind == "mlflow_run":
-            if event.get("trial_id"):
-                sweep.trials[event["trial_id"]].mlflow_run_id = event["run_id"]
-            else:
-                sweep.mlflow_parent = event
-        elif kind == "test_opened":
-            sweep.test_openings.append(event)
-        elif kind == "sweep_ended":
-            sweep.ended = event
+        sweep.apply(event)
     if sweep is None:
         raise ValueError("the journal is empty")
     return sweep
-
-
-def _start(sweep: SweepRecord, event: Event) -> None:
-    """A first start adds the trial; a later attempt keeps its epochs and replaces nothing else."""
-    known = sweep.trials.get(event["trial_id"])
-    if known is not None:
-        known.attempt, known.status = event["attempt"], "running"
-        return
-    sweep.trials[event["trial_id"]] = TrialRecord(
-        trial_id=event["trial_id"],
-        number=event["number"],
-        role=event["role"],
-        seed=event["seed"],
-        config=TrialConfig.from_json(event["config"]),
-        cost=event["cost"],
-        band=event["band"],
-        params=event["params"],
-        distributions=event["distributions"],
-        max_epochs=event["max_epochs"],
-        attempt=event["attempt"],
-        started=event["time"],
-    )

@@ -1,0 +1,106 @@
+"""A user's own images, sorted into one folder a class.
+
+Goes in: root/train/<class>/*.png (also jpg, jpeg, bmp, webp), optionally root/validation (or root/val) and
+root/test with the same class names. Comes out: a `Source` of square images, decoded once into memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from kdsearch.data import DataError, Split
+from kdsearch.data.loading import Source
+
+_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # PIL knows dozens more, some of them run other programs
+
+
+def image_folder(root: Path, options: Mapping[str, Any]) -> Source:
+    """Options: `image_size` (None: the first image's, which all must have) and `grey`. Raises DataError."""
+    train = root / "train"
+    class_names = tuple(sorted(folder.name for folder in _folders(train)))
+    if len(class_names) < 2:
+        raise DataError(
+            f"{train.absolute()}: {len(class_names)} class folders; put the images into one folder a class: "
+            "train/cat/1.png, train/dog/1.png, ..."
+        )
+    size = options["image_size"] or _size_of_first(_files(train, class_names)[0][0])
+    must_fit = options["image_size"] is None
+    mode = "L" if options["grey"] else "RGB"
+
+    def read(folder: Path) -> Split:
+        return _read(_files(folder, class_names), size, mode, must_fit)
+
+    validation = next((folder for name in ("validation", "val") if (folder := root / name).is_dir()), None)
+    test = root / "test"
+    return Source(
+        class_names=class_names,
+        train=lambda: read(train),
+        validation=None if validation is None else lambda: read(validation),
+        test=(lambda: read(test)) if test.is_dir() else None,
+    )
+
+
+def _folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+
+
+def _files(folder: Path, class_names: tuple[str, ...]) -> list[tuple[Path, int]]:
+    """The image files of the part with their labels, by class, then by name. Raises DataError."""
+    unknown = {path.name for path in _folders(folder)} - set(class_names)
+    if unknown:
+        raise DataError(f"{folder / min(unknown)}: no class of that name in {folder.parent / 'train'}")
+    files = [
+        (path, label)
+        for label, name in enumerate(class_names)
+        for path in sorted((folder / name).glob("*"))
+        if path.suffix.lower() in _SUFFIXES
+    ]
+    if not files:
+        raise DataError(f"{folder}: no images; {', '.join(_SUFFIXES)} are read from one folder a class")
+    return files
+
+
+def _size_of_first(path: Path) -> int:
+    width, height = _decode(path, "RGB").size
+    if width != height:
+        raise DataError(f"{path}: {width}x{height}, not square: set image_size in the data section's options")
+    return width
+
+
+def _read(files: list[tuple[Path, int]], size: int, mode: str, must_fit: bool) -> Split:
+    num_channels = 1 if mode == "L" else 3
+    images: npt.NDArray[np.uint8] = np.empty((len(files), num_channels, size, size), np.uint8)
+    for position, (path, _) in enumerate(files):
+        image = _decode(path, mode)
+        if image.size != (size, size):
+            if must_fit:
+                raise DataError(
+                    f"{path}: {image.width}x{image.height}, but the first image is {size}x{size}: "
+                    "set image_size in the data section's options"
+                )
+            image = _centre_square(image).resize((size, size), Image.Resampling.BILINEAR)
+        images[position] = np.asarray(image).reshape(size, size, num_channels).transpose(2, 0, 1)
+    return Split(images, np.array([label for _, label in files], dtype=np.int64))
+
+
+def _centre_square(image: Image.Image) -> Image.Image:
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def _decode(path: Path, mode: str) -> Image.Image:
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            return image.convert(mode)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be decoded ({error})") from error

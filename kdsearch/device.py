@@ -1,0 +1,68 @@
+"""Where and how a trial computes: device, threads, memory layout and precision from what is there.
+
+Goes in: what the machine and the model offer. Comes out: a `DevicePolicy`; nothing global is changed,
+whoever runs the trial sets the threads. The CUDA half was not run: no device was at hand.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+# channels_last training crashed with a segmentation fault at widths 3, 4 and 5 in torch 2.14.1 on the
+# CPU, 8 and 16 ran. Remove when a release trains width 4 in channels_last.
+NARROWEST_CHANNELS_LAST = 8
+
+
+@dataclass(frozen=True)
+class DevicePolicy:
+    """How to compute. `autocast` None is plain float32; losses are float32 in either case.
+
+    `check_every` counts the batches between two looks at the recorded losses: each look waits for the
+    device, which costs nothing on the CPU and empties the queue of a GPU.
+    """
+
+    device: torch.device
+    threads: int
+    memory_format: torch.memory_format
+    autocast: torch.dtype | None
+    check_every: int
+    eval_batch_size: int
+
+
+def device_policy(device: str = "auto", cpus: float = 1.0, narrowest_layer: int = 0) -> DevicePolicy:
+    """The policy for one trial that may use `cpus` cores; `auto` is CUDA where there is one.
+
+    `narrowest_layer` is the smallest number of channels any convolution puts out (see the function of
+    that name); 0, unknown, is treated as narrow. The CPU keeps NCHW: channels_last is 1.2 to 1.3 times
+    faster for some small ResNets and slower for others, and bf16 autocast is nine times slower there
+    (pytorch#183815). CUDA takes channels_last and bf16 autocast; that branch was written from the
+    documentation and not run on a device.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(device)
+    if chosen.type == "cpu":
+        return DevicePolicy(chosen, num_threads(cpus), torch.contiguous_format, None, 1, 256)
+    wide = narrowest_layer >= NARROWEST_CHANNELS_LAST
+    layout = torch.channels_last if wide else torch.contiguous_format
+    precision = torch.bfloat16 if chosen.type == "cuda" else None
+    return DevicePolicy(chosen, num_threads(cpus), layout, precision, 50, 1024)
+
+
+def num_threads(cpus: float) -> int:
+    """OpenMP threads for a trial with this share of the cores: at least 1, never more than there are.
+
+    More threads than free cores is not merely useless: two threads on two shared cores ran a training
+    step 25 times slower than one.
+    """
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(int(cpus), available))
+
+
+def narrowest_layer(model: nn.Module) -> int:
+    """The smallest number of channels that any convolution of the model puts out, 0 without convolutions."""
+    return min((layer.out_channels for layer in model.modules() if isinstance(layer, nn.Conv2d)), default=0)

@@ -1,0 +1,227 @@
+"""What figures put on their axes: a trial's mark, the controls' line, the teacher, the legend, labels.
+
+Goes in: axes, a `Style`, trials or points. Comes out: nothing; the axes have been drawn on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
+
+from kdsearch import results
+from kdsearch.figure_style import Style
+from kdsearch.progress import count
+from kdsearch.records import SweepRecord, TrialRecord
+
+Point = tuple[float, float]
+Fill = Literal["full", "none", "bottom"]
+
+FILL: dict[str, Fill] = {"completed": "full", "stopped": "none", "failed": "full", "running": "bottom"}
+SMALL, MEDIUM, LARGE = 5.5, 7.0, 9.0
+STRIP = 0.065  # height of the strip below the axis, as a share of the axes
+
+
+def mark(axes: Axes, looks: Style, trial: TrialRecord, place: Point, is_on_front: bool) -> None:
+    """One trial: colour by method, marker by family, fill by status; large and outlined on the front."""
+    colour = looks.colour(trial.config)
+    axes.plot(
+        *place,
+        marker=looks.marker(trial.config),
+        markersize=LARGE if is_on_front else SMALL,
+        color=colour,
+        markeredgecolor=looks.theme.ink if is_on_front else colour,
+        fillstyle=FILL[trial.status],
+        alpha=1.0 if is_on_front else 0.6,
+        zorder=5 if is_on_front else 3,
+    )
+
+
+def bottom_strip(axes: Axes, looks: Style, trials: Sequence[TrialRecord]) -> None:
+    """Trials whose accuracy is unknown or below the axis keep their place in size only."""
+    if not trials:
+        return
+    low, high = axes.get_ylim()
+    axes.axhspan(low, low + STRIP * (high - low), color=looks.theme.grid, alpha=0.55, zorder=0)
+    note: Any = {"transform": axes.transAxes, "ha": "right", "va": "bottom", "fontsize": 9}
+    axes.text(
+        0.995,
+        STRIP + 0.008,
+        "in the strip: failed, or stopped below this axis",
+        color=looks.theme.muted,
+        **note,
+    )
+    for trial in trials:
+        axes.plot(
+            trial.cost["params"],
+            STRIP / 2,
+            marker="x" if trial.status == "failed" else looks.marker(trial.config),
+            transform=axes.get_xaxis_transform(),
+            color=looks.colour(trial.config),
+            markersize=SMALL,
+            fillstyle=FILL[trial.status],
+            alpha=0.8,
+            zorder=3,
+        )
+
+
+def control_line(axes: Axes, looks: Style, points: Sequence[Point]) -> None:
+    """Grey diamonds, smallest first, joined: the floor without distillation."""
+    if points:
+        colour = looks.theme.muted
+        axes.plot(*zip(*points, strict=True), "D--", color=colour, markersize=MEDIUM, linewidth=1.3, zorder=4)
+
+
+def step_line(axes: Axes, looks: Style, points: Sequence[Point]) -> None:
+    """The best accuracy that each size buys; beyond the largest front student it stays."""
+    if points:
+        right = (axes.get_xlim()[1], points[-1][1])
+        xs, ys = zip(*points, right, strict=True)
+        axes.step(xs, ys, where="post", color=looks.theme.ink, linewidth=1.4, alpha=0.8, zorder=2)
+
+
+def teacher_line(axes: Axes, looks: Style, sweep: SweepRecord) -> None:
+    """A dotted line at the teacher's accuracy, with its family and size written on it."""
+    accuracy = results.teacher_accuracy(sweep)
+    if sweep.teacher is not None and accuracy is not None:
+        params = sweep.teacher.get("params")
+        size = f", {count(params)} parameters" if params else ""
+        level_line(axes, looks, accuracy, f"teacher {sweep.teacher['family']}: {accuracy:.4f}{size}")
+
+
+def level_line(
+    axes: Axes, looks: Style, level: float, text: str, side: Literal["left", "right"] = "left"
+) -> None:
+    axes.axhline(level, color=looks.theme.muted, linewidth=1.2, linestyle=":", zorder=1)
+    anchor: Any = ("axes fraction", "data")
+    x, offset = (0, (6, 4)) if side == "left" else (1, (-4, 4))
+    axes.annotate(
+        text, (x, level), offset, anchor, "offset points", ha=side, color=looks.theme.muted, fontsize=9.5
+    )
+
+
+def legend(
+    figure: Figure,
+    looks: Style,
+    trials: Sequence[TrialRecord],
+    marks: Sequence[Line2D],
+    *,
+    with_families: bool = True,
+) -> None:
+    """Right of the axes: colours of the methods, markers of the families, and what else the figure has."""
+    entries = {looks.entry(trial.config) for trial in trials if trial.role == "search"}
+    families = sorted({trial.config.student.name for trial in trials}) if with_families else []
+    sections = {
+        "Methods": [
+            handle(name, marker="s", color=c) for name, c in looks.colours.items() if name in entries
+        ],
+        "Families": [handle(name, marker=looks.markers[name], color=looks.theme.ink) for name in families],
+        "Trials": marks,
+    }
+    handles = [entry for title, part in sections.items() if part for entry in (handle(title), *part)]
+    box = figure.legend(handles=handles, loc="outside right upper", handlelength=1.6, labelspacing=0.45)
+    for text in box.get_texts():
+        if text.get_text() in sections:
+            text.set_fontweight("bold")
+
+
+def handle(label: str, **looks: Any) -> Line2D:
+    """A legend entry: a marker without a line unless it says otherwise; bare, a section's title."""
+    options: dict[str, Any] = {"linestyle": "none", "markersize": MEDIUM} | looks
+    return Line2D([], [], label=label, **options)
+
+
+def end_labels(axes: Axes, ends: Sequence[tuple[Point, str, str]]) -> None:
+    """Write (point, text, colour) right of the axes, spread where they would overlap, joined by a line."""
+    low, high = axes.get_ylim()
+    ordered = sorted(ends, key=lambda end: end[0][1])
+    rows = _spread([y for (_, y), _, _ in ordered], gap=(high - low) / 30)
+    for row, (point, text, colour) in zip(rows, ordered, strict=True):
+        axes.annotate(
+            text,
+            point,
+            (axes.get_xlim()[1], row),
+            va="center",
+            fontsize=9,
+            color=colour,
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.8,
+                "relpos": (0, 0.5),
+                "shrinkB": 0,
+            },
+        )
+
+
+def _spread(values: Sequence[float], gap: float) -> list[float]:
+    """The nearest sorted values at least `gap` apart (least squares: pool adjacent violators)."""
+    pools: list[list[float]] = []  # of values less their index times the gap, so that only order matters
+    for index, value in enumerate(values):
+        pools.append([value - index * gap])
+        while len(pools) > 1 and _mean(pools[-2]) > _mean(pools[-1]):
+            pools[-2:] = [pools[-2] + pools[-1]]
+    flat = [_mean(pool) for pool in pools for _ in pool]
+    return [value + index * gap for index, value in enumerate(flat)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+# Where a label may stand: offset in points and alignment; of equally good places the first is taken.
+_PLACES: tuple[tuple[float, float, Any, Any], ...] = (
+    (-5, 5, "right", "bottom"),
+    (0, 8, "center", "bottom"),
+    (6, 5, "left", "bottom"),
+    (6, -5, "left", "top"),
+    (0, -8, "center", "top"),
+    (-5, -5, "right", "top"),
+    (0, 20, "center", "bottom"),
+    (-14, 15, "right", "bottom"),
+    (12, -15, "left", "top"),
+    (0, -20, "center", "top"),
+)
+_CROSSED_LINE = 30.0  # square pixels of overlap that crossing a line counts as
+
+
+def label_points(axes: Axes, points: Sequence[tuple[Point, str]]) -> None:
+    """Write each text beside its point, where it covers least of what has been drawn so far."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # only then do constrained axes know where they are
+    radius = LARGE / 2 * figure.dpi / 72
+    drawn = [(line, line.get_transform().transform(line.get_xydata())) for line in axes.lines]
+    taken = [_square(at, radius) for line, places in drawn if line.get_marker() != "None" for at in places]
+    taken += [text.get_window_extent() for text in axes.texts]
+    paths = [line.get_path().transformed(line.get_transform()) for line, places in drawn if len(places) > 1]
+    for point, text in points:
+        labels = [
+            axes.annotate(text, point, (dx, dy), textcoords="offset points", ha=ha, va=va, fontsize=9)
+            for dx, dy, ha, va in _PLACES
+        ]
+        boxes = [label.get_window_extent().padded(2) for label in labels]
+        clashes = [
+            sum(_shared_area(box, other) for other in taken)
+            + _CROSSED_LINE * sum(path.intersects_bbox(box, filled=False) for path in paths)
+            for box in boxes
+        ]
+        best = clashes.index(min(clashes))
+        taken.append(boxes[best])
+        for label in (*labels[:best], *labels[best + 1 :]):
+            label.remove()
+
+
+def _square(centre: Any, radius: float) -> Bbox:
+    x, y = centre
+    return Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)
+
+
+def _shared_area(box: Bbox, other: Bbox) -> float:
+    shared = Bbox.intersection(box, other)
+    return float(shared.width * shared.height) if shared is not None else 0.0

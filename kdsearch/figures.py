@@ -1,0 +1,324 @@
+"""The figures of a report, drawn from the replayed journal alone.
+
+Goes in: a `SweepRecord`. Comes out: by name a PNG, or the sentence that says why there is nothing to draw.
+Colour is the method, the marker the family; filled is completed, hollow stopped, half filled still running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from kdsearch import figure_parts as parts
+from kdsearch import importance, results
+from kdsearch.figure_style import Style, Theme, canvas, count_ticks, png, style, themed
+from kdsearch.records import SweepRecord, TrialRecord
+
+ACCURACY = "validation accuracy (fraction)"
+MAX_BARS = 12
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure: its file under `figures/`, how to read it, and how it is drawn."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[SweepRecord, Style], Figure | str]
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}.png"
+
+
+def draw(sweep: SweepRecord, theme: Theme) -> dict[str, bytes | str]:
+    """Every drawing by name: the PNG, or why there is none."""
+    looks = style(sweep, theme)
+    pictures: dict[str, bytes | str] = {}
+    with themed(theme):
+        for drawing in DRAWINGS:
+            figure = drawing.draw(sweep, looks)
+            pictures[drawing.name] = figure if isinstance(figure, str) else png(figure)
+    return pictures
+
+
+def draw_front(sweep: SweepRecord, looks: Style) -> Figure | str:
+    """Accuracy against params: all trials, the front as a step line, the controls, the teacher."""
+    controls, search = results.completed(sweep, "control"), sweep.of_role("search")
+    full = [*results.completed(sweep, "search"), *controls]
+    if not full:
+        return "No trial has completed yet."
+    figure, axes = canvas("Accuracy against size", "learnable parameters (log scale)", ACCURACY)
+    floor = _set_accuracy_range(axes, sweep, full)
+    _set_size_range(axes, sweep)
+    front = results.front(sweep)
+    off_axis = [t for t in search if t.status == "failed" or not t.epochs or results.accuracy(t) < floor]
+    behind = [trial for trial in search if trial not in front and trial not in off_axis]
+    for trial in behind:
+        parts.mark(axes, looks, trial, _place(trial), is_on_front=False)
+    parts.bottom_strip(axes, looks, off_axis)
+    parts.control_line(axes, looks, [_place(trial) for trial in controls])
+    points = [_place(trial) for trial in front]
+    if results.objectives(sweep) == ("val_accuracy", "params"):
+        parts.step_line(axes, looks, points)
+    for trial in front:
+        parts.mark(axes, looks, trial, _place(trial), is_on_front=True)
+    parts.teacher_line(axes, looks, sweep)
+    _teacher_star(axes, looks, sweep)
+    parts.legend(figure, looks, [*search, *controls], _status_marks(looks, [*search, *controls]))
+    texts = [trial.trial_id for trial in front]
+    parts.label_points(axes, list(zip(points, texts, strict=True)))
+    return figure
+
+
+def draw_retention(sweep: SweepRecord, looks: Style) -> Figure | str:
+    """How much of the teacher's accuracy is left after how much compression; completed trials only."""
+    search, controls = results.completed(sweep, "search"), results.completed(sweep, "control")
+    if not search or np.isnan(_relative(sweep, search[0])).any():
+        return "No trial has completed yet, or the teacher's accuracy or size is not known."
+    figure, axes = canvas(
+        "What compression costs",
+        "compression: teacher over student parameters (log scale)",
+        "retention: student over teacher accuracy (%)",
+    )
+    axes.set_xscale("log")
+    axes.margins(x=0.08, y=0.1)
+    count_ticks(axes.xaxis, unit="×")
+    front = results.front(sweep)
+    places = {trial.trial_id: _relative(sweep, trial) for trial in [*search, *controls]}
+    for trial in search:
+        if trial not in front:
+            parts.mark(axes, looks, trial, places[trial.trial_id], is_on_front=False)
+    parts.control_line(axes, looks, [places[trial.trial_id] for trial in controls])
+    points = [places[trial.trial_id] for trial in front]
+    axes.plot(*zip(*points, strict=True), color=looks.theme.ink, linewidth=1.4, alpha=0.8, zorder=2)
+    for trial, place in zip(front, points, strict=True):
+        parts.mark(axes, looks, trial, place, is_on_front=True)
+    parts.level_line(axes, looks, 100, "as accurate as the teacher", side="right")
+    parts.legend(figure, looks, [*search, *controls], _status_marks(looks, [*search, *controls]))
+    texts = [trial.trial_id for trial in front]
+    parts.label_points(axes, list(zip(points, texts, strict=True)))
+    return figure
+
+
+def draw_recipe(sweep: SweepRecord, looks: Style) -> Figure | str:
+    """Accuracy against temperature and against alpha, coloured by size: one panel for each that varies."""
+    names = {"temperature": "temperature (log scale)", "alpha": "alpha: weight of the teacher's term"}
+    search = results.completed(sweep, "search")
+    panels = {
+        name: [trial for trial in search if getattr(trial.config, name) is not None]
+        for name in names
+        if len({getattr(trial.config, name) for trial in search} - {None}) > 1
+    }
+    if not panels:
+        return "Neither temperature nor alpha differs between completed trials."
+    figure, first = canvas("", "", "", (9.0, 4.6))
+    figure.delaxes(first)
+    grid = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+    sizes = [trial.cost["params"] for trial in search]
+    norm = LogNorm(min(sizes), max(max(sizes), 1.001 * min(sizes)))
+    front = results.front(sweep)
+    for axes, (name, found) in zip(grid, panels.items(), strict=True):
+        dots = axes.scatter(
+            [getattr(trial.config, name) for trial in found],
+            [results.accuracy(trial) for trial in found],
+            c=[trial.cost["params"] for trial in found],
+            norm=norm,
+            cmap="viridis",
+            s=52,
+            edgecolors=[looks.theme.ink if trial in front else looks.theme.muted for trial in found],
+            linewidths=[1.6 if trial in front else 0.5 for trial in found],
+        )
+        axes.set_xlabel(names[name])
+    if "temperature" in panels:
+        grid[0].set_xscale("log")
+        grid[0].xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        grid[0].xaxis.set_minor_locator(NullLocator())
+        grid[0].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    grid[0].set_ylabel(ACCURACY)
+    grid[0].set_title(f"Accuracy against {' and '.join(panels)}")
+    bar = figure.colorbar(dots, ax=list(grid), label="learnable parameters", pad=0.02)
+    count_ticks(bar.ax.yaxis)
+    return figure
+
+
+def draw_curves(sweep: SweepRecord, looks: Style) -> Figure | str:
+    """Validation accuracy by epoch: the front in colour, controls dashed, the rest in the background."""
+    found = [trial for trial in results.trials(sweep) if trial.epochs and trial.role != "confirm"]
+    if not found:
+        return "No trial has finished an epoch yet."
+    figure, axes = canvas("Learning curves", "epoch", ACCURACY)
+    front = results.front(sweep)
+    strong: dict[str, Any] = {"linewidth": 1.9, "zorder": 4}
+    faint: dict[str, Any] = {"linewidth": 0.9, "zorder": 2, "alpha": 0.4}
+    for trial in found:
+        is_control = trial.role == "control"
+        colour = looks.theme.muted if is_control else looks.colour(trial.config)
+        values = [epoch["metrics"]["val_accuracy"] for epoch in trial.epochs]
+        epochs = range(1, len(values) + 1)
+        lines = strong if is_control or trial in front else faint
+        axes.plot(epochs, values, color=colour, linestyle="--" if is_control else "-", **lines)
+        if trial.status != "completed":
+            marker = "x" if trial.status == "failed" else "o"
+            fill: Any = parts.FILL[trial.status]
+            axes.plot(epochs[-1], values[-1], marker, color=colour, fillstyle=fill, markersize=5, zorder=5)
+    parts.teacher_line(axes, looks, sweep)
+    last = max(trial.max_epochs for trial in found)
+    axes.set_xlim(0, last * 1.03)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    parts.end_labels(
+        axes, [(_curve_end(trial), trial.trial_id, looks.colour(trial.config)) for trial in front]
+    )
+    parts.legend(figure, looks, found, _curve_marks(looks, found), with_families=False)
+    return figure
+
+
+def draw_importance(sweep: SweepRecord, looks: Style) -> Figure | str:
+    """Optuna's importance of every searched setting for accuracy."""
+    shares = importance.importances(sweep)
+    n = len(results.completed(sweep, "search"))
+    if not shares:
+        return (
+            f"Importances need {importance.MIN_TRIALS} completed search trials of searched settings, not {n}."
+        )
+    top = dict(list(shares.items())[:MAX_BARS])
+    size = (9.0, 1.5 + 0.32 * len(top))
+    title = f"What mattered for accuracy ({n} completed trials)"
+    figure, axes = canvas(title, "importance (share of all settings, PED-ANOVA)", "", size)
+    bars = axes.barh(list(top), list(top.values()), color=looks.theme.methods[0], height=0.62)
+    axes.bar_label(
+        bars,
+        [f"{share:.2f}" if share >= 0.01 else "< 0.01" for share in top.values()],
+        padding=5,
+        fontsize=10,
+    )
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.1)
+    return figure
+
+
+DRAWINGS: Sequence[Drawing] = (
+    Drawing(
+        "front",
+        "Accuracy against size",
+        "The step line is the best accuracy that distillation reached within a size; the dashed line joins the "
+        "no-KD controls. Trials that failed, or were stopped below the axis, are in the strip at the bottom.",
+        draw_front,
+    ),
+    Drawing(
+        "retention",
+        "Retention against compression",
+        "The same students relative to the teacher; the line joins the front. Completed trials only.",
+        draw_retention,
+    ),
+    Drawing(
+        "recipe",
+        "Accuracy against the recipe",
+        "Compare dots of one colour: much of the vertical spread is size. Outlined dots are on the front.",
+        draw_recipe,
+    ),
+    Drawing(
+        "importance",
+        "What mattered",
+        "A long bar separates the most accurate tenth (at least five) of the completed trials from all of them. "
+        "Size settings count too, since larger students are more accurate.",
+        draw_importance,
+    ),
+    Drawing(
+        "curves",
+        "Learning curves",
+        "Trial ids name the front; thin lines are all other trials.",
+        draw_curves,
+    ),
+)
+
+
+def _place(trial: TrialRecord) -> parts.Point:
+    return trial.cost["params"], results.accuracy(trial)
+
+
+def _relative(sweep: SweepRecord, trial: TrialRecord) -> parts.Point:
+    """(compression, retention in %), NaN where the teacher is not known."""
+    smaller, kept = results.compression(sweep, trial), results.retention(sweep, trial)
+    return smaller or float("nan"), 100 * (kept or float("nan"))
+
+
+def _curve_end(trial: TrialRecord) -> parts.Point:
+    return trial.num_epochs, results.accuracy(trial)
+
+
+def _set_accuracy_range(axes: Axes, sweep: SweepRecord, full: Sequence[TrialRecord]) -> float:
+    """Fit the y axis to completed trials and the teacher; returns where the strip at the bottom begins."""
+    values = [results.accuracy(trial) for trial in full]
+    teacher = results.teacher_accuracy(sweep)
+    low, high = min(values), max(values if teacher is None else [*values, teacher])
+    span = max(high - low, 0.02)
+    axes.set_ylim(low - 0.17 * span, high + 0.12 * span)
+    return low - 0.06 * span
+
+
+def _set_size_range(axes: Axes, sweep: SweepRecord) -> None:
+    """All students, and the teacher where it is not so large that it would squeeze them."""
+    sizes = [trial.cost["params"] for trial in sweep.trials.values()]
+    teacher = (sweep.teacher or {}).get("params")
+    shown = [*sizes, teacher] if teacher and teacher <= 10 * max(sizes) else sizes
+    axes.set_xscale("log")
+    axes.set_xlim(min(shown) / 1.25, max(shown) * 1.25)
+    count_ticks(axes.xaxis)
+
+
+def _teacher_star(axes: Axes, looks: Style, sweep: SweepRecord) -> None:
+    accuracy, params = results.teacher_accuracy(sweep), (sweep.teacher or {}).get("params")
+    if accuracy is not None and params and params <= axes.get_xlim()[1]:
+        axes.plot(params, accuracy, "*", color=looks.theme.muted, markersize=15, zorder=4)
+
+
+def _status_marks(looks: Style, trials: Sequence[TrialRecord]) -> list[Line2D]:
+    """Legend entries for the states that these trials are in."""
+    ink, muted = looks.theme.ink, looks.theme.muted
+    states = {"control" if trial.role == "control" else trial.status for trial in trials}
+    marks = [
+        (
+            "completed",
+            parts.handle(
+                "on the front", marker="o", color=muted, markeredgecolor=ink, markersize=parts.LARGE
+            ),
+        ),
+        ("completed", parts.handle("completed", marker="o", color=ink, markersize=parts.SMALL)),
+        (
+            "stopped",
+            parts.handle("stopped early", marker="o", color=ink, fillstyle="none", markersize=parts.SMALL),
+        ),
+        (
+            "running",
+            parts.handle("running", marker="o", color=ink, fillstyle="bottom", markersize=parts.SMALL),
+        ),
+        ("failed", parts.handle("failed", marker="x", color=ink, markersize=parts.SMALL)),
+        ("control", parts.handle("no-KD control", marker="D", color=muted, linestyle="--")),
+    ]
+    return [mark for state, mark in marks if state in states]
+
+
+def _curve_marks(looks: Style, trials: Sequence[TrialRecord]) -> list[Line2D]:
+    """Legend entries for the lines and ends of learning curves."""
+    ink = looks.theme.ink
+    front = [parts.handle("on the front", marker="", linestyle="-", color=ink, linewidth=1.9)]
+    ends = [
+        mark
+        for mark in _status_marks(looks, trials)
+        if mark.get_label() in ("stopped early", "running", "failed")
+    ]
+    controls = [trial for trial in trials if trial.role == "control"]
+    dashed = parts.handle("no-KD control", marker="", linestyle="--", color=looks.theme.muted, linewidth=1.9)
+    return [*front, *ends, *([dashed] if controls else [])]

@@ -1,0 +1,38 @@
+"""Knowledge distillation: the student matches the teacher's softened class probabilities.
+
+Goes in: logits of both networks. Comes out: a scalar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdsearch.data.views import Batch
+from kdsearch.losses.terms import Term, TermContext
+from kdsearch.models.build import Outputs
+
+
+def kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """T^2 * mean over the batch of KL(softmax(teacher / T) || softmax(student / T)).
+
+    Logits are [B,K]. T^2 keeps the gradient's size independent of the temperature. 0 where the logits
+    agree up to a constant per sample.
+    Hinton, Vinyals and Dean, NIPS 2014 workshop, arXiv 1503.02531.
+    """
+    student = F.log_softmax(student_logits / temperature, dim=1)
+    teacher = F.log_softmax(teacher_logits.detach() / temperature, dim=1)
+    divergence = (teacher.exp() * (teacher - student)).sum(dim=1)
+    return temperature**2 * divergence.mean()
+
+
+def build(options: Mapping[str, Any], context: TermContext) -> Term:
+    temperature = context.response_temperature()
+
+    def term(student: Outputs, teacher: Outputs, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        return {"kd": kd(student.logits, teacher.logits, temperature)}
+
+    return term

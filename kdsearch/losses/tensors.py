@@ -1,0 +1,41 @@
+"""The few tensor operations that several losses share.
+
+Goes in: tensors. Comes out: tensors. Nothing here knows what a student or a trial is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def unit(x: Tensor, dim: int) -> Tensor:
+    """x / max(norm, 1e-12) along `dim`, any shape. A zero vector stays zero and gets no gradient.
+
+    The gradient is the difference to `F.normalize`, which sends 1e12 times the incoming one into a zero
+    vector: two equal embeddings, or a sample that activates nothing, would end the training.
+    """
+    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    return torch.where(norm > 1e-12, x / norm.clamp_min(1e-12), torch.zeros_like(x))
+
+
+def pool_to(feature_map: Tensor, reference: Tensor) -> Tensor:
+    """A map [B,C,H,W] averaged over the pixels of the reference's resolution; unchanged where it has that."""
+    if feature_map.shape[2:] == reference.shape[2:]:
+        return feature_map
+    return F.adaptive_avg_pool2d(feature_map, (reference.shape[2], reference.shape[3]))
+
+
+def pool_smaller(student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Tensor]:
+    """Average-pool the larger of two maps [B,C,H,W] to the smaller one's resolution; channels may differ."""
+    if student_map.shape[2] > teacher_map.shape[2]:
+        return pool_to(student_map, teacher_map), teacher_map
+    return student_map, pool_to(teacher_map, student_map)
+
+
+def total(values: Iterable[Tensor]) -> Tensor:
+    """The sum of scalars, as a tensor."""
+    return torch.stack(list(values)).sum()

@@ -1,0 +1,87 @@
+"""What every model is: a classifier that publishes its stages.
+
+Goes in: images [B,C,H,W]. Comes out: `Outputs`: logits, the map at the end of each stage, and the
+embedding that feeds the last linear layer. `StagedClassifier` is stem, stages, head, pooling, linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+
+class Architecture(NamedTuple):
+    """Everything that decides a model's shape; `options` has a value for every option of the family."""
+
+    family: str
+    options: Mapping[str, Any]
+    num_classes: int
+    in_channels: int
+    image_size: int
+
+
+class Stage(NamedTuple):
+    """One stage's map: [B, channels, size, size]; size is 1 for flat families."""
+
+    name: str
+    channels: int
+    size: int
+
+
+class Outputs(NamedTuple):
+    """logits [B,K]; features: stage name -> [B,C,H,W]; embedding [B,D], the last linear layer's input."""
+
+    logits: Tensor
+    features: dict[str, Tensor]
+    embedding: Tensor
+
+
+class Classifier(nn.Module):
+    """Students and teachers alike. `num_features` is the width D of the embedding."""
+
+    def __init__(self, architecture: Architecture, stages: Sequence[Stage], num_features: int) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.stages = tuple(stages)
+        self.num_features = num_features
+
+    def outputs(self, images: Tensor) -> Outputs:
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.outputs(images).logits
+
+
+class StagedClassifier(Classifier):
+    """stem -> stages, each one tapped -> head -> average over the map -> linear.
+
+    Convolutions and hidden linear layers start with He's normal initialisation (fan out, ReLU), the last
+    linear layer with PyTorch's default.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        stem: nn.Module,
+        stages: Sequence[tuple[Stage, nn.Module]],
+        head: nn.Module,
+        num_features: int,
+    ) -> None:
+        super().__init__(architecture, [stage for stage, _ in stages], num_features)
+        self.stem = stem
+        self.body = nn.ModuleDict({stage.name: module for stage, module in stages})
+        self.head = head
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.classifier = nn.Linear(num_features, architecture.num_classes)
+
+    def outputs(self, images: Tensor) -> Outputs:
+        features = {}
+        maps = self.stem(images)
+        for name, module in self.body.items():
+            maps = features[name] = module(maps)
+        embedding = self.head(maps).mean((2, 3))
+        return Outputs(self.classifier(embedding), features, embedding)

@@ -1,0 +1,181 @@
+"""`--dry-run`: builds what a sweep would build, trains nothing, and says what it would cost.
+
+Goes in: a spec. Comes out: the plan in lines: trials, epochs, slots, estimated time and disk.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from kdsearch import cli, teacher
+from kdsearch.data import ImageData
+from kdsearch.data.views import Views
+from kdsearch.device import device_policy, num_threads
+from kdsearch.models.build import build, measure
+from kdsearch.pipeline import cost_function, load_data
+from kdsearch.progress import count, duration
+from kdsearch.search import asha
+from kdsearch.search.bands import band_edges, extreme_students
+from kdsearch.spec import Categorical, Float, Int, SweepSpec
+
+TIMED_STEPS = 3
+JOURNAL_BYTES_PER_EPOCH = 500  # an `epoch` line with three terms; curves.csv comes on top
+STATES_PER_CHECKPOINT = 2  # weights and momentum
+
+
+@dataclass(frozen=True)
+class Built:
+    """A network that was built and ran one batch. Seconds are of one step and of its forward pass alone."""
+
+    family: str
+    options: Mapping[str, Any]
+    cost: Mapping[str, float]
+    step_s: float
+    forward_s: float
+
+    def __str__(self) -> str:
+        settings = " ".join(f"{name}={value:g}" for name, value in self.options.items())
+        return f"{self.family} {settings}: {count(self.cost['params'])} params, {count(self.cost['macs'])} MACs"
+
+
+def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
+    """The plan, line by line. Raises UsageError for what the sweep would stumble over."""
+    images = load_data(spec)
+    shape = f"{images.in_channels}x{images.image_size}x{images.image_size}"
+    yield f"{spec.name}: a dry run, nothing is trained and nothing is written"
+    yield (
+        f"  data      {spec.data.dataset}: {len(images.train):,} training and {len(images.validation):,} "
+        f"validation images of {shape}, {images.num_classes} classes"
+    )
+    family, options, origin = find_teacher(spec, images)
+    torch.set_num_threads(num_threads(spec.resources.cpus_per_trial))
+    batch_size = largest_batch(spec)
+    built_teacher = try_out(family, options, images, batch_size, spec)
+    students = [
+        try_out(choice.name, choice.options, images, batch_size, spec)
+        for choice in extreme_students(spec, cost_function(images))
+    ]
+    yield f"  teacher   {built_teacher}; {origin}"
+    for name, student in zip(("smallest", "largest"), students, strict=False):
+        yield f"  {name:9} {student}; {(student.step_s + built_teacher.forward_s) * 1000:.3g} ms a step of {batch_size} images"
+    edges = [count(edge) for edge in band_edges(spec, cost_function(images))]
+    yield "  bands     " + ", ".join(f"{low} to {high}" for low, high in zip(edges, edges[1:], strict=False)) + " params"
+    yield f"  searched  {', '.join(searched(spec)) or 'nothing: every value is fixed'}"
+
+    steps = -(-len(images.train) // batch_size)
+    trial_s = spec.epochs * steps * (statistics.mean(s.step_s for s in students) + built_teacher.forward_s)
+    teacher_s = teacher_epochs(spec) * steps * built_teacher.step_s if origin == "to be trained" else 0.0
+    num_trials, slots = spec.search.trials + len(students), local_slots(spec)
+    yield (
+        f"  trials    {spec.search.trials} of up to {spec.epochs} epochs, and {len(students)} controls without "
+        f"distillation; {slots} at once on this machine"
+    )
+    yield f"  stopping  {stopping(spec)}"
+    yield (
+        f"  time      about {duration(teacher_s)} for the teacher and {duration(trial_s)} for a full trial; "
+        f"at most {duration(teacher_s + num_trials * trial_s / slots)} in all, evaluation apart"
+    )
+    largest_mb = max(student.cost["size_mb"] for student in students)
+    disk = num_trials * (largest_mb + spec.epochs * JOURNAL_BYTES_PER_EPOCH / 1e6)
+    disk += slots * STATES_PER_CHECKPOINT * largest_mb + built_teacher.cost["size_mb"]
+    yield f"  disk      at most {disk:,.0f} MB, most of it under {output}"
+
+
+def find_teacher(spec: SweepSpec, images: ImageData) -> tuple[str, Mapping[str, Any], str]:
+    """Family, options and where the teacher comes from. Raises UsageError for an unusable checkpoint."""
+    try:
+        if spec.teacher.checkpoint is not None:
+            loaded = teacher.load_checkpoint_teacher(spec, images)
+            return loaded.family, loaded.options, f"loaded, accuracy {loaded.report['accuracy']:.4f}"
+        stored = teacher.find(teacher.content_key(spec, images), teacher.default_store())
+    except teacher.TeacherError as error:
+        raise cli.UsageError(str(error)) from None
+    assert spec.teacher.family is not None  # the spec has either
+    origin = f"stored, accuracy {stored.report['accuracy']:.4f}" if stored else "to be trained"
+    return spec.teacher.family, spec.teacher.options, origin
+
+
+def try_out(family: str, options: Mapping[str, Any], images: ImageData, batch_size: int, spec: SweepSpec) -> Built:
+    """Build a network and time training steps. Raises UsageError where the images do not suit it."""
+    weightless = {**options, "pretrained": False} if "pretrained" in options else options
+    try:
+        model = build(family, weightless, images.num_classes, images.in_channels, images.image_size)
+    except ValueError as error:
+        raise cli.UsageError(str(error)) from None
+    cost = measure(model, images.in_channels, images.image_size)
+    device = device_policy().device
+    views = Views(images.train, images.mean, images.std, spec.data.augment, device)
+    batch = views.batch(torch.arange(batch_size, device=device) % len(images.train), 1, 0)
+    model.to(device)
+    steps, forwards = [], []
+    for _ in range(TIMED_STEPS):
+        started = time.perf_counter()
+        loss = F.cross_entropy(model(batch.images), batch.labels)
+        loss.item()  # waits for the device
+        forwards.append(time.perf_counter() - started)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        loss.item()
+        steps.append(time.perf_counter() - started)
+    return Built(family, options, cost, statistics.median(steps), statistics.median(forwards))
+
+
+def largest_batch(spec: SweepSpec) -> int:
+    size = spec.train["batch_size"]
+    match size:
+        case Categorical(choices):
+            return max(choices)
+        case Int(_, high):
+            return high
+    return int(size)
+
+
+def teacher_epochs(spec: SweepSpec) -> int:
+    return teacher.trial_config(spec).train.epochs
+
+
+def searched(spec: SweepSpec) -> list[str]:
+    """Dotted names of everything that the sampler chooses."""
+
+    def within(prefix: str, values: Mapping[str, Any]) -> Iterator[str]:
+        for name, value in values.items():
+            if isinstance(value, Float | Int | Categorical):
+                yield f"{prefix}.{name}"
+
+    def slot(prefix: str, choices: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+        if len(choices) > 1:
+            yield prefix
+        for name, options in choices.items():
+            yield from within(f"{prefix}.{name}", options)
+
+    names = [*slot("student", spec.student), *within("distill", vars(spec.distill))]
+    for name, choices in spec.distill.slots.items():
+        names += slot(f"distill.{name}", choices)
+    return [*names, *within("train", spec.train)]
+
+
+def stopping(spec: SweepSpec) -> str:
+    early = spec.search.early_stopping
+    if early.scheduler == "none":
+        return "none: every trial runs its full budget"
+    rungs = ", ".join(map(str, asha.rungs(early.grace_epochs, early.reduction_factor, spec.epochs)))
+    return f"{early.scheduler}: at epochs {rungs} the best 1/{early.reduction_factor} so far go on"
+
+
+def local_slots(spec: SweepSpec) -> int:
+    """How many trials run at once here. Raises UsageError when not even one fits."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    slots = int(cpus / spec.resources.cpus_per_trial + 1e-9)
+    if torch.cuda.is_available() and spec.resources.gpus_per_trial:
+        slots = min(slots, int(torch.cuda.device_count() / spec.resources.gpus_per_trial + 1e-9))
+    if slots < 1:
+        raise cli.UsageError(f"resources: a trial asks for {spec.resources.cpus_per_trial:g} CPUs, this machine has {cpus}")
+    return min(slots, spec.resources.max_concurrent or slots)

@@ -1,0 +1,160 @@
+"""What a user sees while a sweep runs and when it ends.
+
+Goes in: epochs of the teacher, the state of the sweep. Comes out: a live panel on a terminal, one line a
+minute elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from kdsearch.records import EpochResult, SweepRecord, TrialRecord
+
+LINE_EVERY_S = 60.0
+STATUSES = ("completed", "running", "stopped", "failed")
+
+
+def duration(seconds: float) -> str:
+    """`45s`, `3m 20s`, `2h 05m`."""
+    seconds = int(seconds)
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m {seconds % 60:02d}s"
+    return f"{seconds // 3600}h {seconds % 3600 // 60:02d}m"
+
+
+def count(number: float) -> str:
+    """`812`, `3.1k`, `1.46M`."""
+    for limit, divisor, unit in ((1e3, 1, ""), (1e6, 1e3, "k"), (1e9, 1e6, "M"), (1e12, 1e9, "G")):
+        if number < limit:
+            return f"{number / divisor:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def time_left(sweep: SweepRecord, num_trials: int, elapsed_s: float, done_before: int) -> float | None:
+    """Seconds until the search ends, from the rate of this session; None before the first trial ended."""
+    ended = sum(trial.status != "running" for trial in sweep.trials.values())
+    here = ended - done_before
+    if here <= 0:
+        return None
+    controls = len(sweep.of_role("control"))
+    return elapsed_s / here * (num_trials + controls - ended)
+
+
+def best_by_band(sweep: SweepRecord) -> list[TrialRecord | None]:
+    """The completed search trial with the best validation accuracy in each size band, smallest band first."""
+    bands: list[TrialRecord | None] = [None] * (len(sweep.header["bands"]["edges"]) - 1)
+    for trial in sweep.of_role("search"):
+        best = bands[trial.band]
+        if trial.status == "completed" and (best is None or (trial.val_accuracy or 0) > (best.val_accuracy or 0)):
+            bands[trial.band] = trial
+    return bands
+
+
+class Progress:
+    """Speaks to a person: `say` for a line, `teacher_epoch` and `tick` while long work goes on."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self._live: Live | None = None
+        self._last = time.monotonic()
+        self._started = self._last
+        self._sweep: SweepRecord | None = None
+        self._num_trials = 0
+        self._done_before = 0
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        self.console.print(Text("warning: ", style="yellow") + Text(text))
+
+    def _due(self, every_s: float) -> bool:
+        now = time.monotonic()
+        if now - self._last < every_s:
+            return False
+        self._last = now
+        return True
+
+    def teacher_epoch(self, result: EpochResult, num_epochs: int) -> None:
+        """One line at a time: on a terminal each half second, else each minute, and always the last epoch."""
+        if self._due(0.5 if self.console.is_terminal else LINE_EVERY_S) or result.epoch == num_epochs:
+            left = duration((num_epochs - result.epoch) * result.time_s)
+            accuracy = result.metrics["val_accuracy"]
+            self.say(f"  teacher epoch {result.epoch}/{num_epochs}  accuracy {accuracy:.4f}  {left} left")
+
+    def start_search(self, sweep: SweepRecord, num_trials: int) -> None:
+        self._sweep, self._num_trials = sweep, num_trials
+        self._done_before = sum(trial.status != "running" for trial in sweep.trials.values())
+        self._started = self._last = time.monotonic()
+        if self.console.is_terminal:
+            self._live = Live(self._panel(), console=self.console, refresh_per_second=2, transient=True)
+            self._live.start()
+
+    def tick(self) -> None:
+        if self._live is not None:
+            if self._due(0.5):
+                self._live.update(self._panel())
+        elif self._due(LINE_EVERY_S):
+            self.say(self.line())
+
+    def end_search(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        elif self._sweep is not None:
+            self.say(self.line())
+
+    def _parts(self) -> tuple[Counter[str], float, str]:
+        assert self._sweep is not None
+        counts = Counter(trial.status for trial in self._sweep.trials.values())
+        elapsed = time.monotonic() - self._started
+        left = time_left(self._sweep, self._num_trials, elapsed, self._done_before)
+        return counts, elapsed, "?" if left is None else duration(left)
+
+    def line(self) -> str:
+        """One line for logs: counts, best of each size band, elapsed and estimated time left."""
+        assert self._sweep is not None
+        counts, elapsed, left = self._parts()
+        states = ", ".join(f"{counts[status]} {status}" for status in STATUSES)
+        bests = "/".join(f"{t.val_accuracy:.3f}" if t else "-" for t in best_by_band(self._sweep))
+        return f"  {states}; best small/medium/large {bests}; {duration(elapsed)} elapsed, about {left} left"
+
+    def _panel(self) -> Group:
+        assert self._sweep is not None
+        counts, elapsed, left = self._parts()
+        ended = sum(counts.values()) - counts["running"]
+        total = max(self._num_trials + len(self._sweep.of_role("control")), ended)
+        head = Table.grid(padding=(0, 2))
+        head.add_row(
+            ProgressBar(total=total, completed=ended, width=30),
+            f"{ended}/{total} trials",
+            *(f"{counts[status]} {status}" for status in STATUSES),
+            f"{duration(elapsed)} elapsed, about {left} left",
+        )
+        edges = self._sweep.header["bands"]["edges"]
+        bests = Table.grid(padding=(0, 2))
+        for i, trial in enumerate(best_by_band(self._sweep)):
+            size = f"{count(edges[i])} to {count(edges[i + 1])} params"
+            best = f"{trial.val_accuracy:.4f} ({trial.trial_id})" if trial else "-"
+            bests.add_row("best of" if i == 0 else "", size, best)
+        return Group(head, bests)
+
+
+def front_table(rows: Sequence[dict[str, object]], teacher_accuracy: float) -> Table:
+    """The front as a table for the terminal; `rows` are the front's rows of pareto.csv."""
+    table = Table(title=f"Pareto front (teacher accuracy {teacher_accuracy:.4f})", title_justify="left")
+    for name in ("student", "family", "params", "MACs", "accuracy", "of teacher", "smaller", "recipe"):
+        table.add_column(name, justify="left" if name in ("student", "family", "recipe") else "right")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    return table

@@ -1,0 +1,236 @@
+"""What a sweep found, as plain values: rows of the result files, the front, and its hypervolume.
+
+Goes in: a `SweepRecord`, replayed from a folder's journal. Comes out: dicts and lists of Python numbers
+and strings. Everything that shows or chooses results (report, pick, tracking) asks here, so that they
+agree; needs numpy only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kdsearch import cli, journal, pareto
+from kdsearch.losses import SLOTS
+from kdsearch.records import Event, Role, SweepRecord, TrainConfig, TrialConfig, TrialRecord, replay
+
+Row = dict[str, Any]
+
+# Confirmation repeats a front student with other seeds: it qualifies the front, it does not join it.
+FRONT_ROLES: tuple[Role, ...] = ("search",)
+
+ROLES: tuple[Role, ...] = ("control", "search", "confirm")
+STATUSES = ("completed", "stopped", "failed", "running")
+
+# The contract of trials.csv, curves.csv and pareto.csv: names and order are what scripts rely on.
+RESULT_COLUMNS = (
+    *("trial_id", "student_id", "role", "status", "epochs", "max_epochs", "seed", "val_accuracy"),
+    *(
+        "params",
+        "macs",
+        "size_mb",
+        "retention",
+        "compression",
+        "time_s",
+        "on_front",
+        "mlflow_run_id",
+        "error",
+    ),
+)
+CURVE_COLUMNS = ("trial_id", "epoch", "train_loss", "val_accuracy", "time_s")
+CONFIRM_COLUMNS = (
+    *("num_seeds", "confirmed_val_accuracy_mean", "confirmed_val_accuracy_std"),
+    *("test_accuracy_mean", "test_accuracy_std", "no_kd_test_accuracy_mean"),
+    *("gain", "gain_low", "gain_high", "p_on_front", "cost_s"),
+)
+_CONFIG_ORDER: Mapping[str, tuple[str, ...]] = {
+    "student": ("family",),
+    "distill": ("alpha", "temperature", "label_weight", *SLOTS),
+    "train": tuple(field.name for field in dataclasses.fields(TrainConfig)),
+}
+_CONFIG_COLUMNS = {f"{section}.{name}" for section, names in _CONFIG_ORDER.items() for name in names}
+
+
+def load(folder: Path) -> tuple[SweepRecord, list[Event]]:
+    """The sweep in a folder and the events it was replayed from.
+
+    Raises UsageError without a folder or a journal, NotFinishedError for an empty or damaged journal.
+    """
+    path = folder / journal.FILE
+    if not path.is_file():
+        missing = f"no {journal.FILE} in it" if folder.is_dir() else "no such folder"
+        raise cli.UsageError(f"{folder}: {missing}; give the folder of a sweep, as in reports/cifar100")
+    try:
+        events = journal.read(path)
+        return replay(events), events
+    except journal.JournalError as error:
+        raise cli.NotFinishedError(str(error)) from None
+    except KeyError as error:
+        raise cli.NotFinishedError(f"{path}: an event lacks or does not know {error}; damaged?") from error
+    except (TypeError, ValueError) as error:
+        raise cli.NotFinishedError(f"{path}: {error}") from error
+
+
+def trials(sweep: SweepRecord) -> list[TrialRecord]:
+    """All trials: controls, search, confirmation, each by number."""
+    return [trial for role in ROLES for trial in sweep.of_role(role)]
+
+
+def completed(sweep: SweepRecord, *roles: Role) -> list[TrialRecord]:
+    """The trials of these roles that ran their full budget, smallest student first."""
+    found = [t for role in roles for t in sweep.of_role(role) if t.status == "completed" and t.epochs]
+    return sorted(found, key=lambda trial: (trial.cost["params"], trial.trial_id))
+
+
+def accuracy(trial: TrialRecord) -> float:
+    """The last epoch's validation accuracy of a trial that has one."""
+    assert trial.val_accuracy is not None
+    return trial.val_accuracy
+
+
+def objectives(sweep: SweepRecord) -> tuple[str, ...]:
+    """`val_accuracy` (higher is better), then the costs (lower is better) of the spec."""
+    costs = [name for name in sweep.header["objectives"] if name != "val_accuracy"]
+    return ("val_accuracy", *costs)
+
+
+def objective(trial: TrialRecord, name: str) -> float:
+    """A completed trial's value of one objective."""
+    return accuracy(trial) if name == "val_accuracy" else trial.cost[name]
+
+
+def objective_point(trial: TrialRecord, names: Iterable[str]) -> list[float]:
+    """A completed trial's objectives, every one to be minimised."""
+    return [objective(trial, name) * (-1 if name == "val_accuracy" else 1) for name in names]
+
+
+def front(sweep: SweepRecord) -> list[TrialRecord]:
+    """The completed search trials that no other dominates, by params; equal ones are all in it.
+
+    No-KD controls are the floor that the front is compared with and never on it.
+    """
+    found = completed(sweep, *FRONT_ROLES)
+    names = objectives(sweep)
+    mask = pareto.non_dominated([objective_point(trial, names) for trial in found])
+    return [trial for trial, is_on_front in zip(found, mask, strict=True) if is_on_front]
+
+
+def beaten_by_controls(sweep: SweepRecord) -> list[tuple[TrialRecord, TrialRecord]]:
+    """(front student, best no-KD control that dominates it): where distillation did not help."""
+    names = objectives(sweep)
+    beaten = []
+    for student in front(sweep):
+        point = objective_point(student, names)
+        better = [
+            control
+            for control in completed(sweep, "control")
+            if pareto.dominates(objective_point(control, names), point)
+        ]
+        if better:
+            beaten.append((student, max(better, key=accuracy)))
+    return beaten
+
+
+def method_label(config: TrialConfig) -> str:
+    """The methods of a configuration in slot order, as in `kd + fitnet`."""
+    names = [config.distill[slot].name for slot in SLOTS if slot in config.distill]
+    return " + ".join(names) or "no distillation"
+
+
+def layer_map_labels(config: TrialConfig) -> list[str]:
+    """One `fitnet stage3>stage3` for every method of a configuration that compares stages."""
+    choices = [config.distill[slot] for slot in SLOTS if slot in config.distill]
+    return [f"{c.name} {c.options['layer_map']}" for c in choices if "layer_map" in c.options]
+
+
+def teacher_accuracy(sweep: SweepRecord) -> float | None:
+    return sweep.teacher.get("accuracy") if sweep.teacher else None
+
+
+def retention(sweep: SweepRecord, trial: TrialRecord) -> float | None:
+    """Student over teacher accuracy, None while either is unknown."""
+    return _ratio(trial.val_accuracy, teacher_accuracy(sweep))
+
+
+def compression(sweep: SweepRecord, trial: TrialRecord) -> float | None:
+    """Teacher over student params, None while either is unknown."""
+    return _ratio(sweep.teacher.get("params") if sweep.teacher else None, trial.cost.get("params"))
+
+
+def _ratio(numerator: float | None, denominator: float | None) -> float | None:
+    return numerator / denominator if numerator is not None and denominator else None
+
+
+def trial_row(sweep: SweepRecord, trial: TrialRecord, is_on_front: bool) -> Row:
+    """One line of trials.csv; None where nothing applies."""
+    return {
+        "trial_id": trial.trial_id,
+        "student_id": Path(trial.student).name or trial.trial_id,
+        "role": trial.role,
+        "status": trial.status,
+        "epochs": trial.num_epochs,
+        "max_epochs": trial.max_epochs,
+        "seed": trial.seed,
+        "val_accuracy": trial.val_accuracy,
+        **{name: trial.cost.get(name) for name in ("params", "macs", "size_mb")},
+        "retention": retention(sweep, trial),
+        "compression": compression(sweep, trial),
+        "time_s": round(math.fsum(epoch["time_s"] for epoch in trial.epochs), 3),
+        "on_front": is_on_front,
+        "mlflow_run_id": trial.mlflow_run_id or None,
+        "error": " ".join(trial.error.split()) or None,
+        **trial.config.flat(),
+    }
+
+
+def trial_rows(sweep: SweepRecord) -> list[Row]:
+    """trials.csv: one row per student, controls first, by number."""
+    on_front = {trial.trial_id for trial in front(sweep)}
+    return [trial_row(sweep, trial, trial.trial_id in on_front) for trial in trials(sweep)]
+
+
+def pareto_rows(sweep: SweepRecord) -> list[Row]:
+    """pareto.csv: the front by params; what confirmation will say is blank until it exists."""
+    blank: Row = dict.fromkeys(CONFIRM_COLUMNS)
+    return [trial_row(sweep, trial, True) | blank for trial in front(sweep)]
+
+
+def curve_rows(sweep: SweepRecord) -> list[Row]:
+    """curves.csv: one row per finished epoch."""
+    return [
+        {
+            "trial_id": trial.trial_id,
+            "epoch": epoch["epoch"],
+            "train_loss": epoch["metrics"].get("train_loss"),
+            "val_accuracy": epoch["metrics"]["val_accuracy"],
+            "time_s": epoch["time_s"],
+            **epoch["terms"],
+        }
+        for trial in trials(sweep)
+        for epoch in trial.epochs
+    ]
+
+
+def trial_columns(rows: Iterable[Row]) -> list[str]:
+    """The fixed columns, then the configuration: student, distill, train, each value where it belongs.
+
+    Slots, alpha, temperature and the recipe are always there, so that tables of two sweeps line up.
+    """
+    found = {name for row in rows for name in row} - {*RESULT_COLUMNS, *CONFIRM_COLUMNS}
+    return [*RESULT_COLUMNS, *sorted(found | _CONFIG_COLUMNS, key=_config_position)]
+
+
+def curve_columns(rows: Iterable[Row]) -> list[str]:
+    """The fixed columns, then the loss terms, the labels' first."""
+    terms = {name for row in rows for name in row} - set(CURVE_COLUMNS)
+    return [*CURVE_COLUMNS, *sorted(terms, key=lambda name: (name != "label", name))]
+
+
+def _config_position(column: str) -> tuple[int, int, str]:
+    section, name = column.split(".", 1)
+    order = _CONFIG_ORDER[section]
+    head = name.split(".")[0]
+    return list(_CONFIG_ORDER).index(section), order.index(head) if head in order else len(order), column

@@ -1,0 +1,35 @@
+"""Size bands: the range of a spec's students cut into equal parts of log10 params.
+
+Goes in: the spec and a function that measures a student. Comes out: edges, and the band of a size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from kdsearch import space
+from kdsearch.records import Choice
+from kdsearch.spec import SweepSpec
+
+NUM_BANDS = 3
+
+CostOf = Callable[[Choice], Mapping[str, float]]  # params, macs and size_mb of a student, without training it
+
+
+def extreme_students(spec: SweepSpec, cost_of: CostOf) -> list[Choice]:
+    """The smallest and the largest student that the spec allows, by params: one or two."""
+    students = sorted(space.corner_students(spec), key=lambda student: cost_of(student)["params"])
+    return [students[0]] if students[0] == students[-1] else [students[0], students[-1]]
+
+
+def band_edges(spec: SweepSpec, cost_of: CostOf) -> list[float]:
+    """Edges of the size bands: the range of params cut into equal parts of log10, smallest to largest."""
+    sizes = [cost_of(student)["params"] for student in extreme_students(spec, cost_of)]
+    low, high = math.log10(sizes[0]), math.log10(sizes[-1])
+    return [float(sizes[0]), *(10 ** (low + (high - low) * i / NUM_BANDS) for i in range(1, NUM_BANDS)), float(sizes[-1])]
+
+
+def band_of(params: float, edges: Sequence[float]) -> int:
+    """0 for the smallest band; sizes beyond the edges belong to the outermost bands."""
+    return sum(params >= edge for edge in edges[1:-1])

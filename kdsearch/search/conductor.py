@@ -1,0 +1,272 @@
+"""What to run next and what to make of a report, without Ray.
+
+Goes in: the spec, the journal and the sweep's state so far. Comes out: tasks for workers, one queue by
+role, and for every report the answer go on or stop. Every event is on disk before the sampler, the
+stopping rule or anyone else hears of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdsearch import space
+from kdsearch.journal import Journal
+from kdsearch.records import Choice, Role, SweepRecord, TrialConfig, TrialRecord, replay, trial_id
+from kdsearch.search import asha
+from kdsearch.search.bands import CostOf, band_of, extreme_students
+from kdsearch.search.sampler import Sampler, trial_seed
+from kdsearch.spec import SweepSpec
+
+logger = logging.getLogger(__name__)
+
+MAX_LOST_WORKERS = 2  # a trial whose worker dies twice is a failed trial: the cause is probably its own
+MASS_FAILURE = 5  # that many search trials ended, every one of them failed: the sweep cannot succeed
+
+@dataclass(frozen=True)
+class Task:
+    """One attempt at one trial, as a worker receives it. Paths are relative to the sweep's folder."""
+
+    trial_id: str
+    attempt: int
+    config: TrialConfig
+    checkpoint_epochs: tuple[int, ...]  # rungs: report and checkpoint there, for the stopping rule
+    from_checkpoint: str = ""
+    from_sha256: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Where this attempt checkpoints; an orphan of an earlier attempt cannot overwrite it."""
+        return f"work/{self.trial_id}/attempt-{self.attempt}"
+
+    def to_json(self) -> str:
+        return json.dumps({**dataclasses.asdict(self), "config": self.config.to_json()})
+
+    @staticmethod
+    def from_json(text: str) -> Task:
+        data = json.loads(text)
+        data["config"] = TrialConfig.from_json(data["config"])
+        data["checkpoint_epochs"] = tuple(data["checkpoint_epochs"])
+        return Task(**data)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker says: all epochs since its last report, and how the attempt ended if it did."""
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)  # EpochResult.to_json()
+    checkpoint: dict[str, Any] | None = None  # epoch, path, sha256
+    finished: bool = False
+    student: str = ""  # folder of the saved student
+    error: str = ""  # why the training failed
+    reason: str = ""  # "diverged" or "error"
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> Report:
+        return Report(**json.loads(text))
+
+
+class Conductor:
+    """The state of the search: pending and running trials, rungs, and the budget.
+
+    `cost_of` measures a student without training it.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        journal: Journal,
+        num_teacher_stages: int,
+        cost_of: CostOf,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._spec = spec
+        self._journal = journal
+        self._cost_of = cost_of
+        self._clock = clock
+        self.sweep: SweepRecord = replay(journal.events)
+        self._edges: list[float] = self.sweep.header["bands"]["edges"]
+        self._early = spec.search.early_stopping
+        self._rungs = (
+            asha.rungs(self._early.grace_epochs, self._early.reduction_factor, spec.epochs)
+            if self._early.scheduler == "asha"
+            else []
+        )
+        self._seen: dict[int, dict[str, float]] = {rung: {} for rung in self._rungs}
+        self._lost: dict[str, int] = {}
+        self._sampler = Sampler(spec, num_teacher_stages)
+        self._sampler.restore(self.sweep.of_role("search"))
+        for trial in self.sweep.of_role("search"):
+            self._record_rungs(trial)
+        self._requeued = [t.trial_id for t in self.sweep.trials.values() if t.status == "running"]
+        known = {trial.config.student for trial in self.sweep.of_role("control")}
+        self._controls = [choice for choice in extreme_students(spec, cost_of) if choice not in known]
+        self.out_of_time = False
+        self.mass_failure = False
+
+    def running(self) -> list[TrialRecord]:
+        return [trial for trial in self.sweep.trials.values() if trial.status == "running"]
+
+    @property
+    def finished(self) -> bool:
+        """Nothing left to start and nothing running."""
+        return not self.running() and not self._can_start()
+
+    def _can_start(self) -> bool:
+        if self.mass_failure:
+            return False
+        return bool(self._requeued or self._controls) or self._wants_search_trial()
+
+    def _wants_search_trial(self) -> bool:
+        return len(self.sweep.of_role("search")) < self._spec.search.trials and not self.out_of_time
+
+    def next_task(self) -> Task | None:
+        """The next attempt to run, journalled; None when nothing is left to start.
+
+        First what an interruption left unfinished, then the controls, then the search.
+        """
+        if self.mass_failure:
+            return None
+        limit = self._spec.search.time_s
+        spent = self.sweep.spent_s + self._clock() - self.sweep.last_time
+        self.out_of_time = limit is not None and spent > limit
+        if self._requeued:
+            return self._restart(self.sweep.trials[self._requeued.pop(0)])
+        if self._controls:
+            return self._start_control(self._controls.pop(0))
+        if self._wants_search_trial():
+            return self._start_search()
+        return None
+
+    def _start_control(self, student: Choice) -> Task:
+        number = len(self.sweep.of_role("control"))
+        config = space.control(self._spec, student, trial_seed(self._spec, number))
+        return self._start("control", number, config, {}, {})
+
+    def _start_search(self) -> Task:
+        number = len(self.sweep.of_role("search"))
+        proposal = self._sampler.ask(number)
+        return self._start("search", number, proposal.config, proposal.params, proposal.distributions)
+
+    def _start(
+        self, role: Role, number: int, config: TrialConfig, params: Mapping[str, Any], distributions: Mapping[str, str]
+    ) -> Task:
+        cost = dict(self._cost_of(config.student))
+        name = trial_id(role, number)
+        self._write(
+            "trial_started",
+            name,
+            number=number,
+            role=role,
+            seed=config.seed,
+            attempt=1,
+            config=config.to_json(),
+            cost=cost,
+            band=band_of(cost["params"], self._edges),
+            params=dict(params),
+            distributions=dict(distributions),
+            max_epochs=config.train.epochs,
+            from_epoch=0,
+        )
+        return Task(name, 1, config, self._rungs_for(role))
+
+    def _restart(self, trial: TrialRecord) -> Task:
+        """A further attempt, from the last checkpoint if there is one; the worker verifies its sha256."""
+        checkpoint = trial.checkpoint or {}
+        self._write(
+            "trial_started",
+            trial.trial_id,
+            number=trial.number,
+            role=trial.role,
+            attempt=trial.attempt + 1,
+            from_epoch=checkpoint.get("epoch", 0),
+        )
+        return Task(
+            trial.trial_id,
+            trial.attempt,
+            trial.config,
+            self._rungs_for(trial.role),
+            checkpoint.get("path", ""),
+            checkpoint.get("sha256", ""),
+        )
+
+    def _rungs_for(self, role: Role) -> tuple[int, ...]:
+        return tuple(self._rungs) if role == "search" else ()
+
+    def on_report(self, name: str, attempt: int, report: Report) -> bool:
+        """Journal a worker's report and say whether the trial goes on."""
+        trial = self.sweep.trials[name]
+        if trial.status != "running" or attempt != trial.attempt:
+            return False  # an orphan of an earlier attempt
+        known = trial.num_epochs
+        new = [epoch for epoch in report.epochs if epoch["epoch"] > known]
+        entries = [("epoch", name, {"attempt": attempt, **epoch}) for epoch in new]
+        if report.checkpoint:
+            entries.append(("checkpoint", name, {"attempt": attempt, **report.checkpoint}))
+        if report.error:
+            entries.append(("trial_ended", name, _ended("failed", report.reason, error=report.error)))
+        elif report.finished:
+            entries.append(("trial_ended", name, _ended("completed", "full budget", student=report.student)))
+        self._write_all(entries)
+        if trial.status == "running" and trial.role == "search":
+            self._stop_if_hopeless(trial, known)
+        if trial.status != "running":
+            self._after_end(trial)
+        return trial.status == "running"
+
+    def on_lost_worker(self, name: str, error: str) -> None:
+        """A worker died (killed, crashed, its node gone): try again once, from the last checkpoint."""
+        trial = self.sweep.trials[name]
+        if trial.status != "running":
+            return
+        self._lost[name] = self._lost.get(name, 0) + 1
+        if self._lost[name] < MAX_LOST_WORKERS:
+            logger.warning("%s: its worker died (%s); starting it again", name, error)
+            self._requeued.append(name)
+            return
+        text = f"its worker process died {self._lost[name]} times: {error}"
+        self._write("trial_ended", name, **_ended("failed", "lost worker", error=text))
+        self._after_end(trial)
+
+    def _after_end(self, trial: TrialRecord) -> None:
+        if trial.role == "search":
+            self._sampler.tell(trial)
+            ended = [t for t in self.sweep.of_role("search") if t.status != "running"]
+            self.mass_failure = len(ended) >= MASS_FAILURE and all(t.status == "failed" for t in ended)
+
+    def _record_rungs(self, trial: TrialRecord) -> None:
+        for rung in self._rungs:
+            if trial.num_epochs >= rung:
+                self._seen[rung][trial.trial_id] = trial.epochs[rung - 1]["metrics"]["val_accuracy"]
+
+    def _stop_if_hopeless(self, trial: TrialRecord, known_epochs: int) -> None:
+        """Judge the trial at the newest rung that this report brought it to."""
+        reached = [rung for rung in self._rungs if known_epochs < rung <= trial.num_epochs]
+        if not reached:
+            return
+        rung = reached[-1]
+        accuracy = trial.epochs[rung - 1]["metrics"]["val_accuracy"]
+        stopped = asha.is_stopped(accuracy, list(self._seen[rung].values()), self._early.reduction_factor)
+        self._record_rungs(trial)
+        if stopped:
+            reason = f"below the top 1/{self._early.reduction_factor} of rung {rung}"
+            self._write("trial_ended", trial.trial_id, **_ended("stopped", reason, rule=f"asha rung {rung}"))
+
+    def _write(self, kind: str, name: str, **data: Any) -> None:
+        self._write_all([(kind, name, data)])
+
+    def _write_all(self, entries: Sequence[tuple[str, str | None, dict[str, Any]]]) -> None:
+        for event in self._journal.append_all(entries):
+            self.sweep.apply(event)
+
+
+def _ended(status: str, reason: str, *, rule: str = "", error: str = "", student: str = "") -> dict[str, Any]:
+    return {"status": status, "reason": reason, "rule": rule, "error": error, "student": student}

@@ -1,0 +1,215 @@
+"""Ray runs what the conductor decides.
+
+Goes in: the spec, data, teacher and a `Conductor`. Comes out: nothing but journal events. The searcher
+and the scheduler are shells: Tune calls the scheduler first with every result, so the journal is written
+there, before anything else hears of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from kdsearch.search import cluster  # before ray.tune: sets its environment
+
+import ray  # isort: skip
+import torch
+from ray import tune
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from kdsearch import teacher as teachers
+from kdsearch.data import ImageData
+from kdsearch.device import device_policy, num_threads
+from kdsearch.records import EpochResult
+from kdsearch.search.conductor import Conductor, Report
+from kdsearch.search.worker import StudentWorker
+from kdsearch.spec import SweepSpec
+from kdsearch.teacher import Teacher
+
+logger = logging.getLogger(__name__)
+
+
+def lookahead(slots: int) -> int:
+    """Trials proposed ahead of a free slot, so that a worker process finds its next task at once.
+
+    Without a waiting task Tune ends the process and starts another, which imports torch for seconds.
+    """
+    return math.ceil(slots / 4)
+
+
+def run_search(
+    spec: SweepSpec,
+    conductor: Conductor,
+    data: ImageData,
+    teacher: Teacher,
+    output: Path,
+    tick: Callable[[], None],
+) -> None:
+    """Run trials until the conductor has no more. `tick` is called about ten times a second.
+
+    Raises OSError when the journal cannot be written, and whatever the conductor raises.
+    """
+    slots = cluster.num_slots(spec.resources)
+    resources = {"cpu": spec.resources.cpus_per_trial, "gpu": cluster.gpus_per_trial(spec.resources)}
+    trainable = tune.with_parameters(
+        StudentWorker,
+        data=data,
+        teacher=teacher,
+        augment=spec.data.augment,
+        output=str(output),
+        cpus=spec.resources.cpus_per_trial,
+    )
+    shells = _Shells(conductor, slots + lookahead(slots))
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, resources),
+        tune_config=tune.TuneConfig(
+            search_alg=_QueueSearcher(shells),
+            scheduler=_JournalScheduler(shells),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.config["name"],
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(output / "work"),
+            verbose=0,
+            callbacks=[_Ticker(tick)],
+            failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+        ),
+    )
+    tuner.fit()
+    if shells.problem is not None:
+        raise shells.problem
+
+
+class _Shells:
+    """What searcher and scheduler share. Tune wraps exceptions in its own, so the first is kept here."""
+
+    def __init__(self, conductor: Conductor, max_live: int) -> None:
+        self.conductor = conductor
+        self.max_live = max_live
+        self.names: dict[str, str] = {}  # Ray's trial id -> ours
+        self.live: set[str] = set()
+        self.problem: Exception | None = None
+
+
+class _QueueSearcher(Searcher):  # type: ignore[misc]  # ray ships no type for it
+    """Feeds Tune one attempt at a time from the conductor's queue."""
+
+    def __init__(self, shells: _Shells) -> None:
+        super().__init__()
+        self._shells = shells
+
+    def suggest(self, trial_id: str) -> Any:
+        shells = self._shells
+        if shells.problem is not None:
+            return Searcher.FINISHED
+        if len(shells.live) >= shells.max_live:
+            return None
+        try:
+            task = shells.conductor.next_task()
+        except Exception as error:
+            shells.problem = error
+            return Searcher.FINISHED
+        if task is None:
+            return Searcher.FINISHED if shells.conductor.finished else None
+        shells.names[trial_id] = task.trial_id
+        shells.live.add(trial_id)
+        return {"task": task.to_json(), "name": f"{task.trial_id}-{task.attempt}"}
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        self._shells.live.discard(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the journal has everything."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a sweep resumes from its journal")
+
+
+class _JournalScheduler(TrialScheduler):  # type: ignore[misc]  # ray ships no type for it
+    """Hands every result to the conductor, which journals it and decides."""
+
+    def __init__(self, shells: _Shells) -> None:
+        super().__init__()
+        self._shells = shells
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        shells = self._shells
+        if shells.problem is not None:
+            return str(TrialScheduler.STOP)
+        try:
+            report = Report.from_json(result["report"])
+            goes_on = shells.conductor.on_report(shells.names[trial.trial_id], result["attempt"], report)
+        except Exception as error:
+            shells.problem = error
+            goes_on = False
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """A worker reports its own failures, so an error here is a lost worker."""
+        shells = self._shells
+        cause = trial.get_error()
+        try:
+            shells.conductor.on_lost_worker(shells.names[trial.trial_id], _first_line(cause))
+        except Exception as error:
+            shells.problem = error
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None: ...
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: Any) -> None: ...
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None: ...
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        waiting = (trial for trial in tune_controller.get_trials() if trial.status == "PENDING")
+        return next(waiting, None)
+
+    def debug_string(self) -> str:
+        return ""
+
+
+class _Ticker(tune.Callback):  # type: ignore[misc]  # ray ships no type for it
+    """Keeps the screen alive. It must not raise: an exception in a callback ends Tune's loop."""
+
+    def __init__(self, tick: Callable[[], None]) -> None:
+        self._tick = tick
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._tick()
+
+
+def _first_line(error: BaseException | None) -> str:
+    lines = str(error).strip().splitlines() if error else []
+    return lines[0] if lines else "unknown cause"
+
+
+def train_teacher(
+    spec: SweepSpec, data: ImageData, state: teachers.State | None
+) -> Iterator[tuple[EpochResult, teachers.State | None]]:
+    """`kdsearch.teacher.train` as a Ray task that streams its epochs back: it runs where the resources are."""
+    num_gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
+    num_cpus = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
+    task = _train_teacher.options(num_gpus=num_gpus, num_cpus=num_cpus)
+    try:
+        for reference in task.remote(spec, ray.put(data), state, num_cpus):
+            yield ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+
+
+@ray.remote(num_returns="streaming", max_retries=0)  # type: ignore[untyped-decorator]  # ray ships no type for it
+def _train_teacher(spec: SweepSpec, data: ImageData, state: teachers.State | None, cpus: float) -> Iterator[Any]:
+    torch.set_num_threads(num_threads(cpus))
+    yield from teachers.train(spec, data, device_policy().device.type, state)
+
+
+def remove_work(output: Path) -> None:
+    """Delete checkpoints and Tune's own files, needed only while a sweep runs."""
+    shutil.rmtree(output / "work", ignore_errors=True)

@@ -1,0 +1,129 @@
+"""A Ray worker: one process that runs one attempt after another.
+
+Goes in: a `Task`. Comes out: `Report`s. A failing training is reported, not raised, so that what Ray
+calls an error is always a lost worker, and the process lives on to take the next task.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from kdsearch.data import ImageData
+from kdsearch.device import device_policy, num_threads
+from kdsearch.models.build import save_student
+from kdsearch.records import EpochResult
+from kdsearch.search.conductor import Report, Task
+from kdsearch.teacher import Teacher
+from kdsearch.training import CheckpointError, NonFiniteLoss, Training, load_checkpoint, save_checkpoint
+
+logger = logging.getLogger(__name__)
+
+REPORT_EVERY_S = 1.0  # many epochs of a small student travel in one report
+CHECKPOINT_EVERY_S = 30.0
+
+
+class StudentWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no type for Trainable's base
+    """Runs tasks; reused for one after another, with the data and the teacher kept between them."""
+
+    def setup(  # type: ignore[override]  # with_parameters adds the keywords
+        self,
+        config: dict[str, Any],
+        *,
+        data: ImageData,
+        teacher: Teacher,
+        augment: tuple[tuple[str, dict[str, Any]], ...],
+        output: str,
+        cpus: float,
+    ) -> None:
+        torch.set_num_threads(num_threads(cpus))
+        self._device = device_policy(cpus=cpus).device
+        self._data, self._augment, self._output = data, augment, Path(output)
+        self._teacher = teacher.build(str(self._device))
+        self._take(Task.from_json(config["task"]))
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._take(Task.from_json(new_config["task"]))
+        return True
+
+    def _take(self, task: Task) -> None:
+        self._task = task
+        self._training: Training | None = None
+        self._checkpoint_time = time.monotonic()
+
+    def step(self) -> dict[str, Any]:
+        report = self._run()
+        return {"report": report.to_json(), "attempt": self._task.attempt, "done": report.finished or bool(report.error)}
+
+    def _run(self) -> Report:
+        """Train until there is something to say; an exception of the training becomes a failed report."""
+        epochs: list[EpochResult] = []
+        try:
+            if self._training is None:
+                self._training = self._start()
+            started = time.monotonic()
+            while not self._training.finished:
+                epochs.append(self._training.run_epoch())
+                self._val_accuracy = epochs[-1].metrics["val_accuracy"]
+                if epochs[-1].epoch in self._task.checkpoint_epochs or time.monotonic() - started > REPORT_EVERY_S:
+                    break
+            return self._report(epochs)
+        except NonFiniteLoss as error:
+            return Report([epoch.to_json() for epoch in epochs], error=str(error), reason="diverged")
+        except Exception as error:  # whatever a training can raise costs one trial, not the sweep
+            logger.exception("%s failed", self._task.trial_id)
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            text = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+            return Report([epoch.to_json() for epoch in epochs], error=text, reason="error")
+
+    def _start(self) -> Training:
+        task = self._task
+        training = Training(task.config, self._data, self._augment, self._teacher, str(self._device))
+        if task.from_checkpoint:
+            try:
+                training.load_state_dict(load_checkpoint(self._output / task.from_checkpoint, task.from_sha256))
+            except CheckpointError as error:
+                logger.warning("%s begins again at epoch 1: %s", task.trial_id, error)
+        return training
+
+    def _report(self, epochs: list[EpochResult]) -> Report:
+        assert self._training is not None
+        results = [epoch.to_json() for epoch in epochs]
+        if self._training.finished:
+            return Report(epochs=results, finished=True, student=self._save_student())
+        rung = bool(epochs) and epochs[-1].epoch in self._task.checkpoint_epochs
+        due = time.monotonic() - self._checkpoint_time > CHECKPOINT_EVERY_S
+        return Report(epochs=results, checkpoint=self._save_checkpoint() if rung or due else None)
+
+    def _save_checkpoint(self) -> dict[str, Any]:
+        assert self._training is not None
+        folder = self._output / self._task.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"epoch-{self._training.epoch}.pt"
+        sha256 = save_checkpoint(path, self._training)
+        self._checkpoint_time = time.monotonic()
+        return {"epoch": self._training.epoch, "path": str(path.relative_to(self._output)), "sha256": sha256}
+
+    def _save_student(self) -> str:
+        assert self._training is not None
+        folder, data = f"students/{self._task.trial_id}", self._data
+        description = {
+            "student_id": self._task.trial_id,
+            "config": self._task.config.flat(),
+            "val_accuracy": self._val_accuracy,
+            "dataset": data.name,
+            "class_names": list(data.class_names),
+            "mean": list(data.mean),
+            "std": list(data.std),
+        }
+        save_student(self._output / folder, self._training.student, description)
+        return folder
+
+    def cleanup(self) -> None:
+        self._training = None

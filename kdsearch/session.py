@@ -1,0 +1,77 @@
+"""How a session of a sweep begins: in a new folder, or in one that an earlier session left.
+
+Goes in: the spec and the folder or its journal. Comes out: a `sweep_started` event, or a refusal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import subprocess
+import uuid
+from pathlib import Path
+
+from kdsearch import cli
+from kdsearch import spec as specs
+from kdsearch.journal import Journal
+from kdsearch.search.bands import CostOf, band_edges
+from kdsearch.spec import SweepSpec
+
+PACKAGES = ("kdsearch", "matplotlib", "mlflow", "numpy", "optuna", "pandas", "ray", "torch", "torchvision")
+
+
+def check_folder(output: Path, resume: bool) -> None:
+    """Refuse to write into what is already there, unless asked to go on with it."""
+    if output.exists() and not output.is_dir():
+        raise cli.UsageError(f"--output {output}: is a file")
+    if not resume and output.exists() and any(output.iterdir()):
+        raise cli.UsageError(f"{output} exists: go on with it (--resume) or choose another folder (--output DIR)")
+
+
+def check_same_spec(journal: Journal, spec: SweepSpec) -> None:
+    """A sweep goes on with the spec it began with; only its budgets may change, and trials only grow."""
+    started = [event for event in journal.events if event["kind"] == "sweep_started"]
+    if not started:
+        return
+    before = specs.from_dict(started[-1]["spec"])
+    changed, budgets = specs.diff(before, spec)
+    if spec.search.trials < before.search.trials:
+        changed = [*changed, f"search.trials: {before.search.trials} -> {spec.search.trials} (may grow, not shrink)"]
+    if changed:
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise cli.UsageError(
+            f"{journal.path.parent} was begun with another spec; only budgets may change on --resume\n{lines}"
+        )
+
+
+def begin(spec: SweepSpec, journal: Journal, cost_of: CostOf) -> None:
+    """Journal that this session begins: the spec, what runs it, and the size bands."""
+    resolved = specs.to_dict(spec)
+    try:
+        edges = band_edges(spec, cost_of)
+    except ValueError as error:
+        raise cli.UsageError(f"student: {error}") from None
+    journal.append(
+        "sweep_started",
+        sweep_id=journal.events[0]["sweep_id"] if journal.events else uuid.uuid4().hex,
+        name=spec.name,
+        spec=resolved,
+        spec_hash=hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest(),
+        versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        commit=commit(),
+        seed=spec.search.seed,
+        objectives=list(spec.search.objectives),
+        bands={"cost": "params", "edges": edges},
+        resumed=bool(journal.events),
+    )
+
+
+def commit() -> str:
+    """The git commit of the running code, '' where it is not a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,280 @@
+"""The spec of a sweep: YAML in, a checked `SweepSpec` out.
+
+Goes in: a YAML file and `--set a.b=v` overrides, or the plain dict that `to_dict` wrote. Comes out: a
+`SweepSpec` with every default filled in, or a `SpecError` with every problem at once. What a spec may say
+is `spec_schema.SPEC`; what only several keys together can tell is checked here. Imports no torch.
+
+`python -m kdsearch.spec --schema` prints the JSON Schema for editors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kdsearch import spec_checks
+from kdsearch.losses import SLOTS
+from kdsearch.models import family
+from kdsearch.spec_read import INVALID, Categorical, Dimension, Float, Int, grid_value, read
+from kdsearch.spec_schema import DATA, SPEC, TEACHER, TRAIN_NEEDS, TRAIN_OPTIONS, json_schema
+from kdsearch.spec_yaml import Node, Problem, Problems, SpecError, from_plain, override, read_file
+
+__all__ = [
+    "TRAIN_NEEDS",
+    "TRAIN_OPTIONS",
+    "Categorical",
+    "Dimension",
+    "Float",
+    "Int",
+    "Problem",
+    "SpecError",
+    "grid_value",
+    "json_schema",
+]
+
+Options = dict[str, Any]  # values of a family, data set or method: scalars, or dimensions where searched
+Slot = dict[str, Options]  # the names to choose from, each with its options; "none" is an empty choice
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """`validation`: a count, or a fraction below 1; None: the data set's own split or share."""
+
+    dataset: str
+    root: str = "data"
+    validation: int | float | None = None
+    subset: int | None = None
+    resize: int | None = None
+    augment: tuple[tuple[str, Options], ...] = ()
+    options: Options = dataclasses.field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """A family to train by `train`, or with `checkpoint` as its weights; a checkpoint of our own without."""
+
+    family: str | None
+    options: Options
+    train: Options
+    checkpoint: str | None
+    min_accuracy: float | None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DistillSpec:
+    """`slots` has every one of SLOTS. `label_weight` None leaves it to the method."""
+
+    alpha: Dimension
+    temperature: Dimension
+    label_weight: Dimension
+    slots: dict[str, Slot]
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    scheduler: str
+    grace_epochs: int
+    reduction_factor: int
+
+
+@dataclass(frozen=True)
+class SearchSpec:
+    trials: int
+    seed: int
+    objectives: tuple[str, ...]
+    early_stopping: EarlyStopping
+    time_s: float | None
+
+
+@dataclass(frozen=True)
+class ConfirmSpec:
+    seeds: int
+
+
+@dataclass(frozen=True)
+class ResourcesSpec:
+    cpus_per_trial: float
+    gpus_per_trial: float
+    max_concurrent: int | None
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """A sweep, every default filled in. `train` has all of TRAIN_OPTIONS."""
+
+    name: str
+    data: DataSpec
+    teacher: TeacherSpec
+    student: Slot
+    distill: DistillSpec
+    train: Options
+    search: SearchSpec
+    confirm: ConfirmSpec
+    resources: ResourcesSpec
+
+    @property
+    def epochs(self) -> int:
+        """The full budget of a trial."""
+        return int(self.train["epochs"])
+
+
+def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> SweepSpec:
+    """The spec in a YAML file, changed by `a.b=v` overrides. Raises SpecError with every problem."""
+    root, found = read_file(path)
+    for setting in overrides:
+        found += override(root, setting)
+    return _spec(root, found)
+
+
+def from_dict(data: Mapping[str, Any]) -> SweepSpec:
+    """The spec that `to_dict` wrote. Raises SpecError."""
+    return _spec(from_plain(data, "spec"), [])
+
+
+def to_dict(spec: SweepSpec) -> dict[str, Any]:
+    """The resolved spec in the form of the YAML, of plain JSON values; `load` reads its dump back."""
+    data, teacher, distill = dataclasses.asdict(spec.data), spec.teacher, spec.distill
+    data |= {"augment": [{name: options} for name, options in spec.data.augment], **data.pop("options")}
+    if teacher.family is None:
+        source: dict[str, Any] = {"checkpoint": teacher.checkpoint}
+    elif teacher.checkpoint is None:
+        source = {teacher.family: {**teacher.options, "train": teacher.train}}
+    else:
+        source = {teacher.family: {**teacher.options, "checkpoint": teacher.checkpoint}}
+    weights = {name: getattr(distill, name) for name in ("alpha", "temperature", "label_weight")}
+    resolved: dict[str, Any] = _plain(
+        {
+            "name": spec.name,
+            "data": data,
+            "teacher": {**source, "min_accuracy": teacher.min_accuracy, "seed": teacher.seed},
+            "student": spec.student,
+            "distill": {**weights, **distill.slots},
+            "train": spec.train,
+            "search": dataclasses.asdict(spec.search),
+            "confirm": dataclasses.asdict(spec.confirm),
+            "resources": dataclasses.asdict(spec.resources),
+        }
+    )
+    return resolved
+
+
+BUDGETS = ("search.trials", "search.time_s", "confirm.seeds", "resources.")
+
+
+def diff(old: SweepSpec, new: SweepSpec) -> tuple[list[str], list[str]]:
+    """What differs, as `search.trials: 20 -> 40`: what a resumed sweep cannot change, and what it can."""
+    before, after = _flat(to_dict(old)), _flat(to_dict(new))
+    fixed: list[str] = []
+    budgets: list[str] = []
+    for key in before | after:
+        was, now = (json.dumps(side[key]) if key in side else "nothing" for side in (before, after))
+        if was != now:
+            (budgets if key.startswith(BUDGETS) else fixed).append(f"{key}: {was} -> {now}")
+    return fixed, budgets
+
+
+def num_teacher_stages(spec: SweepSpec) -> int | None:
+    """How many stages the teacher has; None when only its checkpoint can tell."""
+    teacher = spec.teacher
+    return None if teacher.family is None else len(family(teacher.family).stages(teacher.options))
+
+
+def check_layer_maps(spec: SweepSpec, num_teacher_stages: int) -> None:
+    """Raises SpecError where a layer map does not fit a teacher that came from a checkpoint."""
+    problems = Problems(from_plain(to_dict(spec), "spec"))
+    values = {"student": spec.student, "distill": spec.distill.slots}
+    spec_checks.check_layer_maps(values, num_teacher_stages, problems)
+    problems.raise_if_any()
+
+
+def _spec(root: Node, found: list[Problem]) -> SweepSpec:
+    problems = Problems(root, found)
+    values = read(SPEC, root, (), problems)
+    if values is not INVALID:
+        spec_checks.check(values, problems)
+    problems.raise_if_any()
+    search = values["search"]
+    return SweepSpec(
+        name=values["name"],
+        data=_data(values["data"]),
+        teacher=_teacher(values["teacher"], values["train"]),
+        student=values["student"],
+        distill=DistillSpec(
+            **{name: values["distill"][name] for name in ("alpha", "temperature", "label_weight")},
+            slots={slot: values["distill"][slot] for slot in SLOTS},
+        ),
+        train=values["train"],
+        search=SearchSpec(**{**search, "early_stopping": EarlyStopping(**search["early_stopping"])}),
+        confirm=ConfirmSpec(**values["confirm"]),
+        resources=ResourcesSpec(**values["resources"]),
+    )
+
+
+def _data(values: Options) -> DataSpec:
+    common = {name: values[name] for name in DATA.fields}
+    validation = values["validation"]
+    if validation is not None and validation >= 1:
+        common["validation"] = int(validation)
+    return DataSpec(**common, options={name: values[name] for name in values.keys() - common.keys()})
+
+
+def _teacher(values: Options, train: Options) -> TeacherSpec:
+    common = {name: values[name] for name in TEACHER.fields}
+    name = spec_checks.teacher_family(values)
+    if name is None:
+        return TeacherSpec(family=None, options={}, train={}, **common)
+    options = dict(values[name])
+    recipe, common["checkpoint"] = options.pop("train"), options.pop("checkpoint")
+    if common["checkpoint"] is not None:
+        return TeacherSpec(family=name, options=options, train={}, **common)
+    return TeacherSpec(
+        family=name, options=options, train=spec_checks.teacher_recipe(recipe, train), **common
+    )
+
+
+_TYPES: dict[type, str] = {Float: "float", Int: "int", Categorical: "categorical"}
+
+
+def _plain(value: Any) -> Any:
+    """JSON values: distributions as mappings of what differs from their defaults, tuples as lists."""
+    if isinstance(value, Float | Int | Categorical):
+        settings = {
+            f.name: getattr(value, f.name)
+            for f in dataclasses.fields(value)
+            if getattr(value, f.name) != f.default
+        }
+        return {"type": _TYPES[type(value)], **_plain(settings)}
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves under their dotted keys; a list is a leaf."""
+    leaves: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, Mapping) and value:
+            leaves |= _flat(value, f"{prefix}{name}.")
+        else:
+            leaves[f"{prefix}{name}"] = value
+    return leaves
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m kdsearch.spec", description="What a spec may say.")
+    parser.add_argument(
+        "--schema", action="store_true", required=True, help="print the JSON Schema for editors"
+    )
+    parser.parse_args()
+    print(json.dumps(json_schema(), indent=2))
+
+
+if __name__ == "__main__":
+    main()

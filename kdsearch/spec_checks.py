@@ -1,0 +1,260 @@
+"""What only several keys of a spec together can tell.
+
+Goes in: the values that `spec_read` read by `spec_schema.SPEC`, INVALID among them. Comes out: more
+`Problems`, and the teacher's recipe with the students' in place of what it does not say.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from kdsearch import layer_map
+from kdsearch.losses import METHODS, SLOTS
+from kdsearch.models import family
+from kdsearch.spec_read import INVALID, Categorical, Dimension, Distribution, Float, Int, grid_value
+from kdsearch.spec_schema import COSTS, TEACHER, TRAIN_OPTIONS
+from kdsearch.spec_yaml import Keys, Problems, nearest_name
+
+Values = Mapping[str, Any]
+
+MAX_VALUES = 64  # of one dimension, beyond which its ends stand for it
+MAX_SETS = 4096  # combinations of values, beyond which each dimension is looked at alone
+
+# Above any network's number of stages: stands for a teacher whose checkpoint was not opened yet.
+UNKNOWN_STAGES = 999
+
+
+def check(values: Values, problems: Problems) -> None:
+    """Add every problem that the values make together. Each check needs some keys to be sound."""
+    for keys, add_problems in CHECKS:
+        if all(_is_sound(_value(values, key)) for key in keys):
+            add_problems(values, problems)
+
+
+def reachable(dimension: Dimension) -> list[Any]:
+    """The values that a dimension can take; its ends alone where it is continuous or has too many."""
+    match dimension:
+        case Categorical(choices):
+            return list(choices)
+        case Int(low, high, step) if (high - low) // step < MAX_VALUES:
+            return list(range(low, high + 1, step))
+        case Float(low, high, step) if step and (high - low) / step < MAX_VALUES:
+            return [grid_value(low, step, position) for position in range(round((high - low) / step) + 1)]
+        case Int(low, high) | Float(low, high):
+            return sorted({low, high})
+        case _:
+            return [dimension]
+
+
+def option_sets(options: Mapping[str, Dimension]) -> Iterator[dict[str, Any]]:
+    """Concrete option values that cover what can be reached: every combination where there are not too
+    many, else every dimension's values beside the first of the others."""
+    values = {name: reachable(dimension) for name, dimension in options.items()}
+    if math.prod(map(len, values.values())) <= MAX_SETS:
+        for combination in itertools.product(*values.values()):
+            yield dict(zip(values, combination, strict=True))
+        return
+    first = {name: several[0] for name, several in values.items()}
+    for name, several in values.items():
+        yield from ({**first, name: value} for value in several)
+
+
+def teacher_family(teacher: Values) -> str | None:
+    """The family that the `teacher` section names; None for a checkpoint of our own."""
+    return next((name for name in teacher if name not in TEACHER.fields), None)
+
+
+def teacher_recipe(given: Values, train: Values) -> dict[str, Any]:
+    """The teacher's training: what its section gives, then what is fixed for the students, then defaults."""
+    shared = ["epochs", "batch_size", "optimizer", "weight_decay", "schedule"]
+    if given["schedule"] is None:
+        shared += ["milestones", "gamma"]
+    recipe = {name: option.default for name, option in TRAIN_OPTIONS.items()}
+    recipe |= {name: train[name] for name in shared if not isinstance(train[name], Distribution)}
+    recipe |= {name: value for name, value in given.items() if value is not None}
+    if given["lr"] is None:
+        recipe["lr"] = 0.1 if recipe["optimizer"] == "sgd" else 1e-3
+    return recipe
+
+
+def check_layer_maps(values: Values, num_teacher_stages: int, problems: Problems) -> None:
+    """Every map that can be reached must fit every student that can be reached, and the teacher."""
+    stages = {
+        (name, len(family(name).stages(options)))
+        for name, dimensions in _entries(values, "student")
+        if _is_sound(dimensions)
+        for options in option_sets(dimensions)
+    }
+    for slot in SLOTS:
+        for method, options in _entries(values, f"distill.{slot}"):
+            texts = reachable(options["layer_map"]) if "layer_map" in options else []
+            for text in texts:
+                wrong = _first_misfit(text, sorted(stages), num_teacher_stages)
+                if wrong:
+                    problems.add(("distill", slot, method, "layer_map"), wrong, value=text)
+
+
+def _first_misfit(text: Any, stages: Iterable[tuple[str, int]], num_teacher_stages: int) -> str:
+    if text in (INVALID, layer_map.SEARCHED):
+        return ""
+    for name, count in stages:
+        try:
+            layer_map.parse(text, count, num_teacher_stages)
+        except ValueError as error:
+            return f"{error} (student {name})"
+    return ""
+
+
+def _check_name(values: Values, problems: Problems) -> None:
+    name = values["name"]
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", name):
+        nearest = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:100]
+        allowed = "a folder's name: up to 100 letters, digits and . _ -, the first not a dot"
+        problems.add(("name",), allowed, nearest)
+
+
+def _check_validation(values: Values, problems: Problems) -> None:
+    validation = values["data"]["validation"]
+    if validation is not None and (validation == 0 or (validation > 1 and validation % 1)):
+        allowed = "a count of at least 1, or a fraction between 0 and 1"
+        problems.add(("data", "validation"), allowed, round(validation) or "")
+
+
+def _check_teacher(values: Values, problems: Problems) -> None:
+    given = [name for name, _ in _entries(values, "teacher")]
+    given += ["checkpoint"] if values["teacher"]["checkpoint"] is not None else []
+    if len(given) != 1 and problems.clean("teacher"):
+        problems.add(
+            ("teacher",), f"give one family or one checkpoint, here: {', '.join(given) or 'neither'}"
+        )
+
+
+def _check_teacher_recipe(values: Values, problems: Problems) -> None:
+    for name, options in _entries(values, "teacher"):
+        path = ("teacher", name, "train")
+        if options["checkpoint"] is None:
+            _check_recipe(teacher_recipe(options["train"], values["train"]), path, problems)
+        elif any(value is not None for value in options["train"].values()):
+            problems.add(path, "give either train or checkpoint")
+
+
+def _check_families(values: Values, problems: Problems) -> None:
+    """The families' own word on every set of options that can be reached; it begins with the option."""
+    for role in ("teacher", "student"):
+        for name, options in _entries(values, role):
+            kind = family(name)
+            dimensions = {key: options[key] for key in kind.options if _is_sound(options[key])}
+            for concrete in option_sets(dimensions):
+                wrong = kind.check(concrete)
+                if wrong:
+                    about = wrong.split()[0]
+                    path = (role, name, about) if about in concrete else (role, name)
+                    problems.add(path, wrong, value=concrete.get(about))
+
+
+def _check_train(values: Values, problems: Problems) -> None:
+    _check_recipe(values["train"], ("train",), problems)
+
+
+def _check_recipe(train: Values, path: Keys, problems: Problems) -> None:
+    epochs, milestones = train["epochs"], train["milestones"]
+    if max(reachable(train["warmup_epochs"])) >= epochs:
+        problems.add((*path, "warmup_epochs"), f"must be below epochs, {epochs}", epochs - 1)
+    steps = "step" in reachable(train["schedule"])
+    if steps and not milestones:
+        problems.add((*path, "milestones"), "schedule: step needs them, as in [150, 180, 210]")
+    if milestones and not steps:
+        problems.add((*path, "milestones"), "only schedule: step has milestones")
+    whole = all(type(epoch) is int and 0 < epoch < epochs for epoch in milestones)
+    if not whole or list(milestones) != sorted(set(milestones)):
+        problems.add((*path, "milestones"), f"whole numbers from 1 to {epochs - 1}, increasing")
+
+
+def _check_objectives(values: Values, problems: Problems) -> None:
+    first, *costs = values["search"]["objectives"] or ("",)
+    if first != "val_accuracy" or not costs or not set(costs) <= set(COSTS) or len(costs) != len(set(costs)):
+        known = [nearest_name(str(cost), COSTS) for cost in costs]
+        nearest = ["val_accuracy", *dict.fromkeys(filter(None, known or ["params"]))]
+        allowed = f"val_accuracy first, then one or more of {', '.join(COSTS)}, each once"
+        problems.add(("search", "objectives"), allowed, f"[{', '.join(nearest)}]" if nearest[1:] else "")
+
+
+def _check_early_stopping(values: Values, problems: Problems) -> None:
+    early, epochs = values["search"]["early_stopping"], values["train"]["epochs"]
+    if early["scheduler"] != "none" and early["grace_epochs"] >= epochs:
+        path = ("search", "early_stopping", "grace_epochs")
+        problems.add(path, f"must be below train.epochs, {epochs}", max(1, epochs - 1))
+
+
+def _check_label_weight(values: Values, problems: Problems) -> None:
+    """`1 - alpha` is the labels' weight with most response methods, and a weight is not negative."""
+    distill = values["distill"]
+    subtracts = [
+        name for name in distill["response"] if name != "none" and METHODS[name].label_weight is None
+    ]
+    if subtracts and distill["label_weight"] is None and max(reachable(distill["alpha"])) > 1:
+        allowed = f"at most 1, or give label_weight: {subtracts[0]} weighs the labels by 1 - alpha"
+        problems.add(("distill", "alpha"), allowed)
+
+
+def _check_spatial(values: Values, problems: Problems) -> None:
+    roles = [(role, name) for role in ("student", "teacher") for name, _ in _entries(values, role)]
+    flat = " and ".join(f"{role} {name}" for role, name in roles if not family(name).spatial)
+    for slot in SLOTS:
+        for name, _ in _entries(values, f"distill.{slot}"):
+            if flat and name != "none" and METHODS[name].spatial:
+                allowed = f"{name} compares maps of more than one pixel: {flat} has none"
+                problems.add(("distill", slot, name), allowed)
+
+
+def _check_maps(values: Values, problems: Problems) -> None:
+    teachers = [(name, options) for name, options in _entries(values, "teacher") if _is_sound(options)]
+    counts = [len(family(name).stages(options)) for name, options in teachers]
+    check_layer_maps(values, counts[0] if counts else UNKNOWN_STAGES, problems)
+
+
+def _check_resources(values: Values, problems: Problems) -> None:
+    gpus = values["resources"]["gpus_per_trial"]
+    if gpus > 1 and gpus % 1:
+        problems.add(("resources", "gpus_per_trial"), "a whole number, or a fraction below 1", round(gpus))
+    if values["resources"]["cpus_per_trial"] == 0 and gpus == 0:
+        problems.add(("resources", "cpus_per_trial"), "above 0, or give gpus_per_trial", 1)
+
+
+CHECKS: tuple[tuple[tuple[str, ...], Callable[[Values, Problems], None]], ...] = (
+    (("name",), _check_name),
+    (("data.validation",), _check_validation),
+    (("teacher",), _check_teacher),
+    (("teacher", "train"), _check_teacher_recipe),
+    ((), _check_families),
+    (("train",), _check_train),
+    (("search.objectives",), _check_objectives),
+    (("search.early_stopping", "train.epochs"), _check_early_stopping),
+    (("distill.alpha", "distill.label_weight", "distill.response"), _check_label_weight),
+    ((), _check_spatial),
+    ((), _check_maps),
+    (("resources",), _check_resources),
+)
+
+
+def _value(values: Any, key: str) -> Any:
+    for step in key.split("."):
+        values = values[step] if isinstance(values, Mapping) else INVALID
+    return values
+
+
+def _is_sound(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_sound, value.values()))
+    return value is not INVALID
+
+
+def _entries(values: Values, key: str) -> list[tuple[str, Values]]:
+    """The names that are given in a slot, with their settings."""
+    slot = _value(values, key)
+    named = slot.items() if isinstance(slot, Mapping) else ()
+    return [(name, entry) for name, entry in named if isinstance(entry, Mapping)]

@@ -1,0 +1,343 @@
+"""What a spec may say, as data: the description that both the reader and the JSON Schema follow.
+
+Goes in: the tables of families, data sets, augmentations and methods. Comes out: `SPEC`, a tree of
+`Section`, `Listing` and `Option`, and `json_schema()`, the same for editors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kdsearch.data import AUGMENTATIONS, DATASETS
+from kdsearch.losses import METHODS, SLOTS
+from kdsearch.models import FAMILIES, TORCHVISION, family
+from kdsearch.options import REQUIRED, Option
+
+
+@dataclass(frozen=True)
+class Section:
+    """A mapping. `fields` are its own settings, filled with their defaults; `entries` are the names of a
+    slot, of which only those given appear.
+
+    A word in place of the mapping is the name of an entry, or else the value of the field `word`; `absent`
+    is that word where the section is missing. `variants` adds fields by the value of one: (field, {value:
+    fields}). `elsewhere` says of a name that is not known here where it belongs. Below a `fixed` section
+    nothing can be searched.
+    """
+
+    doc: str
+    fields: Mapping[str, Item] = field(default_factory=dict)
+    entries: Mapping[str, Section] = field(default_factory=dict)
+    variants: tuple[str, Mapping[str, Mapping[str, Option]]] = ("", {})
+    word: str = ""
+    absent: str = ""
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    fixed: bool = False
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A list, each item one entry of the section, by its word or as `{name: {setting: value}}`."""
+
+    doc: str
+    item: Section
+
+
+Item = Section | Listing | Option
+
+
+def _fixed(kind: Any, default: Any = REQUIRED, doc: str = "", **bounds: Any) -> Option:
+    return Option(kind, default, doc, searchable=False, **bounds)
+
+
+# The published recipe of CIFAR distillation where there is one: batch 64 to 128, SGD momentum 0.9,
+# lr 0.05, weight decay 5e-4 (RepDistiller, train_student.py).
+TRAIN_OPTIONS: dict[str, Option] = {
+    "epochs": _fixed("int", doc="passes over the training split; the full budget of a trial", low=1),
+    "batch_size": Option("int", 128, "images in a step", low=1, high=65536),
+    "optimizer": Option("str", "sgd", "update rule", choices=("adam", "adamw", "sgd")),
+    "lr": Option("float", 0.05, "peak learning rate", low=1e-8, high=100),
+    "momentum": Option("float", 0.9, "of sgd; the others ignore it", low=0, high=0.9999),
+    "nesterov": Option("bool", False, "Nesterov's form of sgd's momentum"),
+    "weight_decay": Option("float", 5e-4, "L2 penalty, decoupled in adamw", low=0, high=10),
+    "schedule": Option(
+        "str",
+        "cosine",
+        "course of the learning rate after the warm-up: step multiplies by gamma at each milestone",
+        choices=("constant", "cosine", "linear", "step"),
+    ),
+    "warmup_epochs": Option("int", 0, "epochs of linear increase up to lr", low=0),
+    "milestones": _fixed("list", (), "finished epochs after which schedule step lowers lr, increasing"),
+    "gamma": Option("float", 0.1, "factor of schedule step at each milestone", low=1e-6, high=1),
+    "label_smoothing": Option("float", 0.0, "share of the label spread over all classes", low=0, high=0.99),
+}
+
+# Training options that mean something only where another has this value.
+TRAIN_NEEDS = {
+    "momentum": ("optimizer", "sgd"),
+    "nesterov": ("optimizer", "sgd"),
+    "milestones": ("schedule", "step"),
+    "gamma": ("schedule", "step"),
+}
+
+COSTS = ("macs", "params", "size_mb")
+
+_NONE = Section("nothing in this slot")
+
+
+def _families(doc: str, more: Mapping[str, Item], fields: Mapping[str, Item], fixed: bool) -> Section:
+    """A slot of model families, each with `more` settings; all of torchvision's share one section."""
+    entries = {name: Section(f.doc, {**f.options, **more}) for name, f in FAMILIES.items()}
+    torchvision = family(f"torchvision/{TORCHVISION[0]}")
+    shared = Section(torchvision.doc, {**torchvision.options, **more})
+    entries |= {f"torchvision/{name}": shared for name in TORCHVISION}
+    return Section(doc, fields, entries, fixed=fixed)
+
+
+def _methods(slot: str) -> Section:
+    methods = {name: Section(m.doc, m.options) for name, m in METHODS.items() if m.slot == slot}
+    others = {name: f"{name} belongs in distill.{m.slot}" for name, m in METHODS.items() if m.slot != slot}
+    doc = f"{slot} distillation: a method, or several to choose from"
+    return Section(doc, entries={"none": _NONE, **methods}, absent="none", elsewhere=others)
+
+
+def _given(option: Option) -> Option:
+    """The same setting with no default of its own: None where it is not given."""
+    return replace(option, default=None, searchable=False)
+
+
+DATA = Section(
+    "the images",
+    {
+        "dataset": _fixed("str", doc="kind of data set", choices=tuple(DATASETS)),
+        "root": _fixed("str", "data", "folder that holds the files, or gets them"),
+        "validation": _fixed(
+            "float",
+            None,
+            "images held out of the training part to choose by: a count, or a fraction below 1; "
+            "default: the data set's own split or share",
+            low=0,
+        ),
+        "subset": _fixed("int", None, "training images to keep, classes in proportion; default all", low=1),
+        "resize": _fixed("int", None, "pixels a side; default as they are", low=4, high=1024),
+        "augment": Listing(
+            "random changes of training images",
+            Section(
+                "augmentations", entries={n: Section(n, options) for n, options in AUGMENTATIONS.items()}
+            ),
+        ),
+        "seed": _fixed("int", 0, "draws validation and subset", low=0),
+    },
+    variants=("dataset", {name: kind.options for name, kind in DATASETS.items()}),
+    word="dataset",
+    fixed=True,
+)
+
+TEACHER_TRAIN = Section(
+    "the teacher's recipe; epochs, batch size, optimizer, schedule and weight decay default to the students'",
+    {name: _given(option) for name, option in TRAIN_OPTIONS.items()},
+)
+
+TEACHER = _families(
+    "the one network to learn from: a family to train, or the checkpoint of a trained one",
+    more={
+        "train": TEACHER_TRAIN,
+        "checkpoint": _fixed("str", None, "a weights file made elsewhere, instead of training"),
+    },
+    fields={
+        "checkpoint": _fixed(
+            "str", None, "a student or teacher that kdsearch wrote: its folder or .safetensors"
+        ),
+        "min_accuracy": _fixed("float", None, "validation accuracy it must reach", low=0, high=1),
+        "seed": _fixed("int", 0, "of initial weights and order", low=0),
+    },
+    fixed=True,
+)
+
+STUDENT = _families("the families to search, each with its settings", more={}, fields={}, fixed=False)
+
+DISTILL = Section(
+    "loss = label_weight * cross-entropy + alpha * response + sum of weight * term",
+    {
+        "alpha": Option("float", 0.9, "weight of the response term", low=0, high=1000),
+        "temperature": Option("float", 4.0, "softens both sides of the response term", low=0.01, high=1000),
+        "label_weight": Option(
+            "float",
+            None,
+            "weight of the labels; default the method's own, 1 - alpha for kd",
+            low=0,
+            high=1000,
+        ),
+        **{slot: _methods(slot) for slot in SLOTS},
+    },
+)
+
+EARLY_STOPPING = Section(
+    "which trials give up early",
+    {
+        "scheduler": _fixed("str", "none", "the rule that stops trials", choices=("asha", "none")),
+        "grace_epochs": _fixed("int", 1, "epochs before the first decision", low=1),
+        "reduction_factor": _fixed("int", 3, "one in so many goes on at each rung; rungs grow by it", low=2),
+    },
+    word="scheduler",
+)
+
+SEARCH = Section(
+    "how long, and for what",
+    {
+        "trials": _fixed("int", doc="search trials, failed ones included; other roles come on top", low=1),
+        "seed": _fixed("int", 0, "of the whole search", low=0),
+        "objectives": _fixed(
+            "list", ("val_accuracy", "params"), f"val_accuracy first, then one or more of {', '.join(COSTS)}"
+        ),
+        "early_stopping": EARLY_STOPPING,
+        "time_s": _fixed("float", None, "seconds after which no further trial starts", low=1),
+    },
+    fixed=True,
+)
+
+CONFIRM = Section(
+    "training the front again",
+    {"seeds": _fixed("int", 0, "fresh seeds for each student on the front", low=0)},
+    fixed=True,
+)
+
+RESOURCES = Section(
+    "what one trial occupies",
+    {
+        "cpus_per_trial": _fixed("float", 1.0, "CPU cores", low=0),
+        "gpus_per_trial": _fixed("float", 0.0, "GPUs; several trials share one below 1", low=0),
+        "max_concurrent": _fixed("int", None, "trials at once; default as many as fit", low=1),
+    },
+    fixed=True,
+)
+
+SPEC = Section(
+    "A kdsearch sweep",
+    {
+        "name": _fixed("str", doc="of the sweep: its folder and its MLflow experiment"),
+        "data": DATA,
+        "teacher": TEACHER,
+        "student": STUDENT,
+        "distill": DISTILL,
+        "train": Section("the students' recipe", TRAIN_OPTIONS),
+        "search": SEARCH,
+        "confirm": CONFIRM,
+        "resources": RESOURCES,
+    },
+)
+
+# The settings of a distribution, in Optuna's vocabulary, by its type.
+DISTRIBUTIONS: dict[str, dict[str, Option]] = {
+    "float": {
+        "low": Option("float", doc="lower end, inclusive"),
+        "high": Option("float", doc="upper end, inclusive"),
+        "step": Option("float", None, "distance of the values; default continuous"),
+        "log": Option("bool", False, "search on a logarithmic scale"),
+    },
+    "int": {
+        "low": Option("int", doc="lower end, inclusive"),
+        "high": Option("int", doc="upper end, inclusive"),
+        "step": Option("int", 1, "distance of the values"),
+        "log": Option("bool", False, "search on a logarithmic scale"),
+    },
+    "categorical": {"choices": Option("list", doc="the values to choose from")},
+}
+
+
+def distribution_types(option: Option) -> tuple[str, ...]:
+    """The types of distribution that an option can be searched with."""
+    return (option.type, "categorical") if option.type in DISTRIBUTIONS else ("categorical",)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a spec; what one key alone cannot tell is left to `spec.load`."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_schema(SPEC, searchable=True)}
+
+
+def _schema(item: Item, searchable: bool) -> dict[str, Any]:
+    match item:
+        case Option():
+            return _option_schema(item, searchable)
+        case Listing():
+            return {"description": item.doc, "type": "array", "items": _schema(item.item, searchable)}
+        case Section():
+            return _section_schema(item, searchable and not item.fixed)
+
+
+def _section_schema(section: Section, searchable: bool) -> dict[str, Any]:
+    names: dict[int, list[str]] = {}
+    for name, entry in section.entries.items():
+        names.setdefault(id(entry), []).append(name)
+    mapping: dict[str, Any] = {
+        "type": "object",
+        "properties": {name: _schema(item, searchable) for name, item in section.fields.items()},
+        "patternProperties": {
+            f"^({'|'.join(group)})$": _schema(section.entries[group[0]], searchable)
+            for group in names.values()
+        },
+        "required": [name for name, item in section.fields.items() if is_required(item)],
+        "minProperties": 1 if section.entries else 0,
+        "unevaluatedProperties": False,
+    }
+    chosen_by, variants = section.variants
+    if variants:
+        mapping["allOf"] = [
+            {
+                "if": {"properties": {chosen_by: {"const": value}}},
+                "then": {"properties": {name: _schema(o, searchable) for name, o in options.items()}},
+            }
+            for value, options in variants.items()
+        ]
+    shapes = [mapping]
+    if section.entries:
+        shapes.append({"enum": list(section.entries)})
+    elif section.word:
+        shapes.append(_schema(section.fields[section.word], searchable))
+    if not mapping["required"] and not section.entries:
+        shapes.append({"type": "null"})
+    return {"description": section.doc, "anyOf": shapes}
+
+
+_JSON_TYPES = {"float": "number", "int": "integer", "str": "string", "bool": "boolean", "list": "array"}
+
+
+def _option_schema(option: Option, searchable: bool) -> dict[str, Any]:
+    bounds = {"minimum": option.low, "maximum": option.high, "enum": option.choices}
+    scalar = {"type": _JSON_TYPES[option.type], **{name: b for name, b in bounds.items() if b is not None}}
+    shapes = [scalar]
+    if option.default is None:
+        shapes.append({"type": "null"})
+    if searchable and option.searchable:
+        shapes += [_distribution_schema(name, scalar) for name in distribution_types(option)]
+    note = "" if option.default in (REQUIRED, None) else f" (default: {option.default})"
+    return {"description": option.doc + note, **(scalar if len(shapes) == 1 else {"anyOf": shapes})}
+
+
+def _distribution_schema(name: str, scalar: Mapping[str, Any]) -> dict[str, Any]:
+    settings = DISTRIBUTIONS[name]
+    properties = {key: _option_schema(option, searchable=False) for key, option in settings.items()}
+    for end in {"low", "high"} & settings.keys():
+        properties[end] = {**scalar, "description": settings[end].doc}
+    if "choices" in settings:
+        properties["choices"] |= {"items": scalar, "minItems": 1, "uniqueItems": True}
+    return {
+        "type": "object",
+        "properties": {"type": {"const": name}, **properties},
+        "required": ["type", *(key for key, option in settings.items() if option.default is REQUIRED)],
+        "additionalProperties": False,
+    }
+
+
+def is_required(item: Item) -> bool:
+    """Whether an item must be given: it has no default, or a part of it has none."""
+    match item:
+        case Option():
+            return item.default is REQUIRED
+        case Listing():
+            return False
+        case Section():
+            slot = bool(item.entries) and not item.absent
+            return slot or any(is_required(part) for part in item.fields.values())

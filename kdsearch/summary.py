@@ -1,0 +1,207 @@
+"""A sweep in numbers: counts, time, hypervolume, and how methods compare among students of one size.
+
+Goes in: a `SweepRecord` and the events behind it. Comes out: what summary.json says, and the groups
+that the report's tables show; needs numpy only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdsearch import pareto, results
+from kdsearch.records import Event, SweepRecord, TrialConfig, TrialRecord
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run of the sweep's process: the first, or a resumed one. Times are Unix seconds."""
+
+    started: float
+    ended: float
+    status: str  # of its sweep_ended event; "unfinished" without one
+    reason: str
+    phases: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Completed search trials of one kind."""
+
+    n: int
+    mean: float
+    best: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """One kind of trial: over all sizes, and in every size band (None where it has no trial)."""
+
+    label: str
+    overall: Cell
+    bands: tuple[Cell | None, ...]
+
+
+def summary(sweep: SweepRecord, events: Sequence[Event]) -> dict[str, Any]:
+    """summary.json: what a script asks a finished or running sweep first."""
+    runs = sessions(events)
+    header = sweep.header
+    return {
+        "name": header["name"],
+        "sweep_id": header["sweep_id"],
+        "status": runs[-1].status,
+        "reason": runs[-1].reason,
+        "seed": header["seed"],
+        "spec_hash": header["spec_hash"],
+        "commit": header["commit"],
+        "versions": header["versions"],
+        "objectives": list(results.objectives(sweep)),
+        "trials": counts(sweep),
+        "teacher_accuracy": results.teacher_accuracy(sweep),
+        "front": [trial.trial_id for trial in results.front(sweep)],
+        "beaten_by_control": {
+            student.trial_id: control.trial_id for student, control in results.beaten_by_controls(sweep)
+        },
+        "hypervolume": hypervolume(sweep),
+        "wall_s": round(wall_s(runs), 3),
+        "phases": phases(runs),
+        "training": training_time(sweep),
+        "sessions": len(runs),
+        "test_openings": len(sweep.test_openings),
+    }
+
+
+def counts(sweep: SweepRecord) -> dict[str, dict[str, int]]:
+    """How many trials of each role have each status, zeros included."""
+    return {
+        role: {status: sum(t.status == status for t in sweep.of_role(role)) for status in results.STATUSES}
+        for role in results.ROLES
+    }
+
+
+def sessions(events: Iterable[Event]) -> list[Session]:
+    """The runs that wrote this journal; the time between a crash and its resume belongs to none."""
+    runs: list[list[Event]] = []
+    for event in events:
+        if event["kind"] == "sweep_started":
+            runs.append([])
+        runs[-1].append(event)
+    return [_session(run) for run in runs]
+
+
+def _session(run: Sequence[Event]) -> Session:
+    end = next((event for event in reversed(run) if event["kind"] == "sweep_ended"), {})
+    return Session(
+        started=run[0]["time"],
+        ended=run[-1]["time"],
+        status=end.get("status", "unfinished"),
+        reason=end.get("reason") or "",
+        phases=end.get("phases") or {},
+    )
+
+
+def wall_s(runs: Iterable[Session]) -> float:
+    return math.fsum(run.ended - run.started for run in runs)
+
+
+def phases(runs: Iterable[Session]) -> dict[str, dict[str, float]]:
+    """Wall and CPU seconds by phase, summed over the sessions that lived to say so."""
+    total: dict[str, dict[str, float]] = {}
+    for run in runs:
+        for name, spent in run.phases.items():
+            seconds = total.setdefault(name, {"wall_s": 0.0, "cpu_s": 0.0})
+            for unit in seconds:
+                seconds[unit] = round(seconds[unit] + spent.get(unit, 0.0), 3)
+    return total
+
+
+def training_time(sweep: SweepRecord) -> dict[str, dict[str, float]]:
+    """Epochs and the seconds inside them by role; stopped and failed trials count too."""
+    spent: dict[str, dict[str, float]] = {}
+    for role in results.ROLES:
+        epochs = [epoch for trial in sweep.of_role(role) for epoch in trial.epochs]
+        spent[role] = {"epochs": len(epochs)} | {
+            unit: round(math.fsum(epoch[unit] for epoch in epochs), 3) for unit in ("time_s", "cpu_s")
+        }
+    return spent
+
+
+def hypervolume(sweep: SweepRecord) -> dict[str, Any]:
+    """The share of the box between reference and (accuracy 1, smallest student) that the front dominates.
+
+    Accuracy counts linearly, costs by log10. The reference is the first finished control of the smallest
+    size band (accuracy 0 before there is one) and the largest candidate: it stays where it is while the
+    sweep goes on, so that volumes can be compared.
+    """
+    names = results.objectives(sweep)
+    floor, source = _floor(sweep)
+    bounds = {name: _bounds(sweep, name, floor) for name in names}
+    points = [
+        [_scaled(name, results.objective(trial, name), bounds[name]) for name in names]
+        for trial in results.front(sweep)
+    ]
+    value = pareto.hypervolume(points, [1.0] * len(names))
+    return {
+        "value": value,
+        "objectives": list(names),
+        "reference": {n: bounds[n][0] if n == "val_accuracy" else bounds[n][1] for n in names},
+        "bounds": {name: list(ends) for name, ends in bounds.items()},
+        "floor": source,
+    }
+
+
+def _floor(sweep: SweepRecord) -> tuple[float, str]:
+    """The first finished control of the smallest band that has one: it never changes once it is there."""
+    found = sorted(results.completed(sweep, "control"), key=lambda trial: (trial.band, trial.number))
+    return (results.accuracy(found[0]), found[0].trial_id) if found else (0.0, "")
+
+
+def _bounds(sweep: SweepRecord, name: str, floor: float) -> tuple[float, float]:
+    """Ends of an objective: the journalled range of the candidates, else the range of the trials so far."""
+    if name == "val_accuracy":
+        return floor, 1.0
+    bands = sweep.header.get("bands") or {}
+    edges = bands.get("edges") if bands.get("cost") == name else sweep.header.get("bounds", {}).get(name)
+    values = edges or [trial.cost[name] for trial in sweep.trials.values()] or [1.0]
+    return float(min(values)), float(max(values))
+
+
+def _scaled(name: str, value: float, ends: tuple[float, float]) -> float:
+    """0 at the best end of an objective, 1 at its reference."""
+    low, high = ends
+    if name == "val_accuracy":
+        return (high - value) / (high - low) if high > low else 1.0
+    span = math.log10(high / low)
+    return math.log10(value / low) / span if span else 0.0
+
+
+def bands(sweep: SweepRecord) -> list[tuple[float, float]]:
+    """The size bands (low, high), smallest first; one band where the journal has none."""
+    edges = (sweep.header.get("bands") or {}).get("edges") or [0.0, math.inf]
+    return list(itertools.pairwise(edges))
+
+
+def groups(sweep: SweepRecord, labels: Callable[[TrialConfig], Iterable[str]]) -> list[Group]:
+    """Completed search trials by label (a trial may have several or none), the most frequent first."""
+    members: dict[str, list[TrialRecord]] = {}
+    for trial in results.completed(sweep, "search"):
+        for label in labels(trial.config):
+            members.setdefault(label, []).append(trial)
+    ordered = sorted(members.items(), key=lambda item: (-len(item[1]), item[0]))
+    return [group(sweep, label, found) for label, found in ordered]
+
+
+def group(sweep: SweepRecord, label: str, found: Sequence[TrialRecord]) -> Group:
+    """The cells of one kind of trial; `found` must not be empty."""
+    cells = tuple(_cell([t for t in found if t.band == band]) for band in range(len(bands(sweep))))
+    overall = _cell(found)
+    assert overall is not None
+    return Group(label, overall, cells)
+
+
+def _cell(found: Sequence[TrialRecord]) -> Cell | None:
+    values = [results.accuracy(trial) for trial in found]
+    return Cell(len(values), math.fsum(values) / len(values), max(values)) if values else None

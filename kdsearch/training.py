@@ -1,0 +1,325 @@
+"""One training, from a configuration to a student, in pure torch: no ray, no mlflow, no sweep.
+
+Goes in: a `TrialConfig`, an `ImageData`, the augmentations and, where the configuration distils, the
+teacher. Comes out: one `EpochResult` per `run_epoch()`, a state that resumes bit for bit, the student.
+
+Same configuration, data, teacher, machine and versions: the same numbers to the last digit, in a fresh
+process or in one that has trained before, in one go or resumed after any epoch. Nothing global is
+changed: initial weights come from (seed, "init"), learned loss parts from (seed, "terms"), dropout from
+(seed, "epoch", epoch), the order from (seed, epoch) and the views from (stream, epoch, sample).
+
+CUDA uses channels_last and bf16 autocast with float32 losses, and looks at the losses only now and then;
+that path was written from the documentation and not run on a device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdsearch.checkpoint import CheckpointError, State, load_checkpoint, write_state
+from kdsearch.data import ImageData
+from kdsearch.data.views import Batch, Views, order
+from kdsearch.device import DevicePolicy, device_policy, narrowest_layer
+from kdsearch.losses import METHODS
+from kdsearch.losses.terms import TermContext, Terms, build_terms, total_loss
+from kdsearch.models.build import Classifier, Outputs, build
+from kdsearch.records import EpochResult, TrainConfig, TrialConfig
+
+__all__ = [
+    "CheckpointError",
+    "NonFiniteLoss",
+    "Training",
+    "build_optimizer",
+    "derived_seed",
+    "learning_rate",
+    "load_checkpoint",
+    "predict",
+    "save_checkpoint",
+    "seeded",
+]
+
+# Part of a stored teacher's key: raise it when the same configuration trains differently than before.
+TRAINING_VERSION = 1
+SMALLEST_BATCH = 2  # batch norm cannot normalise one sample: a last batch of one is left out of its epoch
+
+
+class NonFiniteLoss(ArithmeticError):  # noqa: N818  # it names what happened, like StopIteration
+    """A loss or an output became infinite or NaN. `epoch` and `batch` count from 1."""
+
+    def __init__(self, epoch: int, batch: int, terms: Mapping[str, float]) -> None:
+        super().__init__(epoch, batch, dict(terms))  # all three, so that it survives pickling
+        self.epoch = epoch
+        self.batch = batch
+        self.terms = dict(terms)
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{name} = {value:g}" for name, value in self.terms.items())
+        return f"not finite in epoch {self.epoch}, batch {self.batch}: {values}"
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A seed for torch from named parts: independent streams from one seed, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+@contextlib.contextmanager
+def seeded(device: torch.device, *parts: int | str) -> Iterator[None]:
+    """Within, torch's global generator is seeded from the parts; after, it is as it was before."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derived_seed(*parts))
+        yield
+
+
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of a step (from 0): a linear warm-up to `lr`, then the schedule down to its end.
+
+    cosine and linear run from `lr` after the warm-up to 0 after the last step; step multiplies by `gamma`
+    at each milestone (finished epochs). Raises ValueError for an unknown schedule.
+    """
+    warmup = config.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(1, config.epochs * steps_per_epoch - warmup)
+    match config.schedule:
+        case "constant":
+            return config.lr
+        case "cosine":
+            return config.lr * (1 + math.cos(math.pi * progress)) / 2
+        case "linear":
+            return config.lr * (1 - progress)
+        case "step":
+            passed = sum(step >= milestone * steps_per_epoch for milestone in config.milestones)
+            return config.lr * config.gamma**passed
+    raise ValueError(f"schedule must be one of constant, cosine, linear, step: {config.schedule!r}")
+
+
+def build_optimizer(config: TrainConfig, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser over all parameters, weight decay on every one. Raises ValueError for an unknown name."""
+    lr, decay = config.lr, config.weight_decay
+    match config.optimizer:
+        case "adam":
+            return torch.optim.Adam(parameters, lr=lr, weight_decay=decay)
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay)
+        case "sgd":
+            momentum, nesterov = config.momentum, config.nesterov
+            return torch.optim.SGD(
+                parameters, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=decay
+            )
+    raise ValueError(f"optimizer must be one of adam, adamw, sgd: {config.optimizer!r}")
+
+
+class Training:
+    """One student's training. `epoch` counts finished epochs; `student` is what is saved in the end.
+
+    The teacher is touched only where the configuration has distillation terms. It is put into eval mode
+    and gets no gradient. Raises ValueError where a configuration cannot train on these data.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        data: ImageData,
+        augment: Sequence[tuple[str, Mapping[str, Any]]] = (),
+        teacher: Classifier | None = None,
+        device: str = "cpu",
+    ) -> None:
+        where = device_policy(device).device
+        with seeded(where, config.seed, "init"):
+            student = build(
+                config.student.name,
+                config.student.options,
+                data.num_classes,
+                data.in_channels,
+                data.image_size,
+            )
+        teacher = teacher if config.distill else None
+        if config.distill and teacher is None:
+            raise ValueError(f"{', '.join(config.distill)} needs a teacher, and none was given")
+        narrowest = min(narrowest_layer(model) for model in (student, teacher) if model is not None)
+
+        self.config = config
+        self.epoch = 0
+        self.policy = device_policy(device, narrowest_layer=narrowest)
+        self.student = _placed(student, self.policy)
+        self._views = Views(data.train, data.mean, data.std, augment, where)
+        self._validation = Views(data.validation, data.mean, data.std, (), where)
+        self._num_batches = len(self._batches(1))
+        if self._num_batches == 0:
+            raise ValueError(
+                f"batch_size {config.train.batch_size} on {len(self._views)} training images leaves no batch "
+                f"of {SMALLEST_BATCH} or more"
+            )
+        self._teacher: Classifier | None = None
+        self._terms: Terms = {}
+        if teacher is not None:
+            self._teacher = _placed(teacher, self.policy).eval()
+            with seeded(where, config.seed, "terms"):
+                self._terms = build_terms(config, self._context(teacher, data.num_classes))
+        self._keep_maps = any("features" in METHODS[choice.name].needs for choice in config.distill.values())
+        learned = {slot: term for slot, (_, term) in self._terms.items() if isinstance(term, nn.Module)}
+        self._learned = nn.ModuleDict(learned).to(where)
+        parameters = [*self.student.parameters(), *self._learned.parameters()]
+        self._optimizer = build_optimizer(config.train, parameters)
+
+    @property
+    def finished(self) -> bool:
+        return self.epoch >= self.config.train.epochs
+
+    def run_epoch(self) -> EpochResult:
+        """Train one epoch and evaluate. Raises NonFiniteLoss; the training is of no further use then."""
+        assert not self.finished, f"epoch {self.epoch + 1} of {self.config.train.epochs}"
+        wall, cpu = time.perf_counter(), time.process_time()
+        epoch, train = self.epoch + 1, self.config.train
+        losses = _LossLog(epoch, self.policy.check_every)
+        lr = train.lr
+        self.student.train()
+        self._learned.train()
+        with seeded(self.policy.device, self.config.seed, "epoch", epoch):
+            for index, indices in enumerate(self._batches(epoch)):
+                lr = learning_rate(train, self.epoch * self._num_batches + index, self._num_batches)
+                for group in self._optimizer.param_groups:
+                    group["lr"] = lr
+                batch = self._views.batch(indices, epoch, self.config.stream)
+                loss, terms = self._loss(batch, epoch)
+                losses.append(loss, terms, len(indices))  # before the step: a bad loss moves no weight
+                self._optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                self._optimizer.step()
+        train_loss, means = losses.means()
+        self.epoch = epoch
+        metrics = {"train_loss": train_loss, "val_accuracy": self.evaluate(), "lr": lr}
+        return EpochResult(
+            epoch, metrics, means, time_s=time.perf_counter() - wall, cpu_s=time.process_time() - cpu
+        )
+
+    def evaluate(self) -> float:
+        """The student's accuracy on the validation split, a fraction.
+
+        Raises NonFiniteLoss where an output is not finite: argmax would call that a class.
+        """
+        logits = predict(self.student, self._validation, self.policy)
+        if not bool(torch.isfinite(logits).all()):
+            raise NonFiniteLoss(self.epoch, self._num_batches, {"validation logits": math.nan})
+        return (logits.argmax(dim=1) == self._validation.labels).double().mean().item()
+
+    def state_dict(self) -> State:
+        """What a resumed training needs, as tensors and plain values; a copy, later epochs leave it alone."""
+        state = {
+            "epoch": self.epoch,
+            "student": self.student.state_dict(),
+            "learned": self._learned.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+        return copy.deepcopy(state)
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on after the state's last epoch, as if never interrupted."""
+        self.student.load_state_dict(state["student"])
+        self._learned.load_state_dict(state["learned"])
+        # torch keeps the tensors it is given: without the copy, training on would change the caller's state
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.epoch = state["epoch"]
+
+    def _batches(self, epoch: int) -> list[Tensor]:
+        batches = torch.split(order(len(self._views), self.config.seed, epoch), self.config.train.batch_size)
+        return [indices for indices in batches if len(indices) >= SMALLEST_BATCH]
+
+    def _context(self, teacher: Classifier, num_classes: int) -> TermContext:
+        return TermContext(
+            student_stages=self.student.stages,
+            teacher_stages=teacher.stages,
+            student_features=self.student.num_features,
+            teacher_features=teacher.num_features,
+            num_classes=num_classes,
+            temperature=self.config.temperature,
+            num_samples=len(self._views),
+            num_epochs=self.config.train.epochs,
+        )
+
+    def _loss(self, batch: Batch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
+        student = _outputs(self.student, batch.images, self.policy)
+        teacher = self._teacher_outputs(batch.images)
+        return total_loss(self.config, self._terms, student, teacher, batch, epoch)
+
+    @torch.no_grad()
+    def _teacher_outputs(self, images: Tensor) -> Outputs | None:
+        """The teacher on the student's view; maps are dropped at once where no term reads them."""
+        if self._teacher is None:
+            return None
+        outputs = _outputs(self._teacher, images, self.policy)
+        return outputs if self._keep_maps else outputs._replace(features={})
+
+
+class _LossLog:
+    """The losses of an epoch, kept on the device and looked at every `check_every` batches."""
+
+    def __init__(self, epoch: int, check_every: int) -> None:
+        self._epoch = epoch
+        self._check_every = check_every
+        self._names: tuple[str, ...] = ()
+        self._rows: list[Tensor] = []
+        self._sizes: list[int] = []
+        self._checked = 0
+
+    def append(self, loss: Tensor, terms: Mapping[str, Tensor], size: int) -> None:
+        """One batch's total and unweighted terms. Raises NonFiniteLoss, at the latest in `means`."""
+        self._names = ("total", *terms)
+        self._rows.append(torch.stack([loss.detach(), *(term.detach() for term in terms.values())]))
+        self._sizes.append(size)
+        if len(self._rows) - self._checked >= self._check_every:
+            self._check()
+
+    def means(self) -> tuple[float, dict[str, float]]:
+        """The mean total and the mean of each term, every sample counting alike."""
+        self._check()
+        sizes = torch.tensor(self._sizes, dtype=torch.float64)
+        rows = torch.stack(self._rows).double().cpu()
+        total, *terms = ((sizes @ rows) / sizes.sum()).tolist()
+        return total, dict(zip(self._names[1:], terms, strict=True))
+
+    def _check(self) -> None:
+        rows = self._rows[self._checked :]
+        for index, row in enumerate(torch.stack(rows).tolist() if rows else []):
+            bad = {
+                name: value for name, value in zip(self._names, row, strict=True) if not math.isfinite(value)
+            }
+            if bad:
+                raise NonFiniteLoss(self._epoch, self._checked + index + 1, bad)
+        self._checked = len(self._rows)
+
+
+def _placed(model: Classifier, policy: DevicePolicy) -> Classifier:
+    return model.to(policy.device).to(memory_format=policy.memory_format)
+
+
+def _outputs(model: Classifier, images: Tensor, policy: DevicePolicy) -> Outputs:
+    """The model's outputs in float32, whatever precision they were computed in."""
+    images = images.contiguous(memory_format=policy.memory_format)
+    with torch.autocast(policy.device.type, dtype=policy.autocast, enabled=policy.autocast is not None):
+        outputs = model.outputs(images)
+    features = {stage: map_.float() for stage, map_ in outputs.features.items()}
+    return Outputs(outputs.logits.float(), features, outputs.embedding.float())
+
+
+@torch.no_grad()
+def predict(model: Classifier, views: Views, policy: DevicePolicy) -> Tensor:
+    """Logits [N, K], float32, of every image as it is, in their order; the model is left in eval mode."""
+    model.eval()
+    batches = torch.split(torch.arange(len(views)), policy.eval_batch_size)
+    return torch.cat([_outputs(model, views.plain(indices).images, policy).logits for indices in batches])
+
+
+def save_checkpoint(path: Path, training: Training) -> str:
+    """Write a training's state; see `kdsearch.checkpoint`. Returns the file's sha256."""
+    return write_state(path, training.state_dict())

@@ -1,0 +1,210 @@
+"""What the conductor decides, with workers played by the test: no Ray, no training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdsearch import spec as specs
+from kdsearch.journal import Journal
+from kdsearch.records import Choice, SweepRecord, replay
+from kdsearch.search.bands import band_of
+from kdsearch.search.conductor import Conductor, Report, Task
+from kdsearch.session import begin
+
+SPEC = """
+name: small
+data: {dataset: digits}
+teacher: {resnet: {depth: 8, train: {epochs: 2}}}
+student:
+  resnet: {width: {type: float, low: 0.25, high: 1.0, step: 0.25}}
+  mlp: {width: {type: float, low: 0.25, high: 1.0, step: 0.25}}
+distill:
+  alpha: {type: float, low: 0.1, high: 0.9}
+  temperature: {type: float, low: 1, high: 16, log: true}
+  response: kd
+  feature: {none: , fitnet: {weight: {type: float, low: 1, high: 100, log: true}}}
+train: {epochs: 4, lr: {type: float, low: 0.01, high: 0.3, log: true}}
+search: {trials: 6, early_stopping: {scheduler: asha, grace_epochs: 1, reduction_factor: 2}}
+"""
+
+
+def cost_of(student: Choice) -> dict[str, float]:
+    params = 1000 * float(student.options["width"]) * (4 if student.name == "resnet" else 1)
+    return {"params": params, "macs": 10 * params, "size_mb": params / 250_000}
+
+
+class Sweep:
+    """A sweep in a folder whose trainings are made up: accuracy by trial number, one epoch a report."""
+
+    def __init__(self, folder: Path, *changes: str, accuracy: Callable[[str, int], float] | None = None) -> None:
+        path = folder / "small.yaml"
+        path.write_text(SPEC)
+        self.spec = specs.load(path, list(changes))
+        self.journal = Journal(folder)
+        begin(self.spec, self.journal, cost_of)
+        self.conductor = Conductor(self.spec, self.journal, 3, cost_of)
+        self.accuracy = accuracy or (lambda name, epoch: 0.5 + 0.1 * epoch + 0.01 * int(name[1:]))
+
+    def epoch(self, task: Task, epoch: int) -> dict[str, object]:
+        metrics = {"train_loss": 1.0, "val_accuracy": self.accuracy(task.trial_id, epoch), "lr": 0.1}
+        return {"epoch": epoch, "metrics": metrics, "terms": {"label": 1.0}, "time_s": 0.1, "cpu_s": 0.1}
+
+    def report(self, task: Task, epoch: int) -> bool:
+        finished = epoch == task.config.train.epochs
+        student = f"students/{task.trial_id}" if finished else ""
+        return self.tell(task, Report([self.epoch(task, epoch)], finished=finished, student=student))
+
+    def tell(self, task: Task, report: Report) -> bool:
+        return self.conductor.on_report(task.trial_id, task.attempt, Report.from_json(report.to_json()))
+
+    def train(self, task: Task) -> None:
+        epoch = 1
+        while self.report(task, epoch):
+            epoch += 1
+
+    def run(self) -> SweepRecord:
+        while (task := self.conductor.next_task()) is not None:
+            self.train(Task.from_json(task.to_json()))
+        self.journal.close()
+        return replay(self.journal.events)
+
+
+def test_the_smallest_and_the_largest_student_are_controlled_first(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+
+    first, second = sweep.conductor.next_task(), sweep.conductor.next_task()
+
+    assert first is not None
+    assert second is not None
+    assert (first.trial_id, first.config.student) == ("c0000", Choice("mlp", {"width": 0.25}))
+    assert (second.trial_id, second.config.student) == ("c0001", Choice("resnet", {"width": 1.0}))
+    assert first.config.distill == second.config.distill == {}
+
+
+def test_exactly_the_requested_search_trials_run_and_controls_are_extra(tmp_path: Path) -> None:
+    record = Sweep(tmp_path).run()
+
+    assert [trial.trial_id for trial in record.of_role("search")] == [f"t{i:04d}" for i in range(6)]
+    assert len(record.of_role("control")) == 2
+    assert all(trial.status == "completed" for trial in record.of_role("control"))
+
+
+def test_controls_enter_no_rung_and_are_never_stopped(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, accuracy=lambda name, epoch: 0.9 if name[0] == "t" else 0.01)
+
+    record = sweep.run()
+
+    assert {trial.status for trial in record.of_role("control")} == {"completed"}
+    assert {trial.status for trial in record.of_role("search")} == {"completed"}
+
+
+def test_a_trial_below_the_better_half_of_a_rung_is_stopped_and_the_rule_named(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, accuracy=lambda name, epoch: 0.9 - 0.1 * int(name[1:]))
+
+    trials = sweep.run().of_role("search")
+
+    assert trials[0].status == "completed"
+    assert [trial.status for trial in trials[1:]] == ["stopped"] * 5
+    assert {trial.rule for trial in trials[1:]} == {"asha rung 1"}
+    assert {trial.num_epochs for trial in trials[1:]} == {1}
+
+
+def test_a_failed_training_is_failed_and_counts_as_a_trial(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, "search.early_stopping={scheduler: none}")
+    tasks = [sweep.conductor.next_task() for _ in range(3)]
+    goes_on = sweep.tell(tasks[2], Report(error="not finite in epoch 1, batch 3: kd = nan", reason="diverged"))
+
+    assert not goes_on
+    trial = sweep.conductor.sweep.trials["t0000"]
+    assert (trial.status, trial.reason) == ("failed", "diverged")
+    assert "batch 3" in trial.error
+
+
+def test_a_lost_worker_is_replaced_once_and_then_the_trial_failed(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    first = sweep.conductor.next_task()
+    sweep.conductor.on_lost_worker(first.trial_id, "killed by signal 9")
+    second = sweep.conductor.next_task()
+    late = sweep.report(first, 1)
+    sweep.conductor.on_lost_worker(second.trial_id, "killed by signal 9")
+
+    trial = sweep.conductor.sweep.trials[first.trial_id]
+    assert (second.trial_id, second.attempt, second.folder) == ("c0000", 2, "work/c0000/attempt-2")
+    assert not late
+    assert trial.num_epochs == 0
+    assert trial.status == "failed"
+    assert "died 2 times: killed by signal 9" in trial.error
+
+
+def test_a_restart_continues_from_the_last_checkpoint(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    task = sweep.conductor.next_task()
+    checkpoint = {"epoch": 1, "path": f"{task.folder}/epoch-1.pt", "sha256": "abc"}
+    sweep.tell(task, Report([sweep.epoch(task, 1)], checkpoint=checkpoint))
+    sweep.conductor.on_lost_worker(task.trial_id, "node lost")
+
+    again = sweep.conductor.next_task()
+
+    assert (again.from_checkpoint, again.from_sha256) == (checkpoint["path"], "abc")
+
+
+def test_five_failures_in_a_row_end_the_sweep(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, "search.trials=20")
+    while (task := sweep.conductor.next_task()) is not None:
+        sweep.tell(task, Report(error="no", reason="error"))
+
+    assert sweep.conductor.mass_failure
+    assert sweep.conductor.finished
+    assert len(sweep.conductor.sweep.of_role("search")) == 5
+
+
+def test_a_time_budget_starts_nothing_new_when_it_is_spent(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, "search.time_s=60")
+    sweep.conductor._clock = lambda: sweep.conductor.sweep.last_time + 61
+    controls = [sweep.conductor.next_task() for _ in range(2)]
+
+    assert None not in controls
+    assert sweep.conductor.next_task() is None
+
+
+@pytest.mark.parametrize("cut", [3, 5, 8, 13, 21, 30, 100])
+def test_a_sweep_cut_anywhere_and_resumed_equals_an_uninterrupted_one(tmp_path: Path, cut: int) -> None:
+    whole_folder, cut_folder = tmp_path / "whole", tmp_path / "cut"
+    whole_folder.mkdir()
+    cut_folder.mkdir()
+    whole = Sweep(whole_folder).run()
+    Sweep(cut_folder).run()
+    journal = cut_folder / "events.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:cut]))
+
+    resumed = Sweep(cut_folder).run()
+
+    assert outcome(resumed) == outcome(whole)
+
+
+def outcome(record: SweepRecord) -> list[tuple[object, ...]]:
+    return [
+        (t.trial_id, json.dumps(t.config.to_json()), t.status, t.rule, [e["metrics"] for e in t.epochs])
+        for t in record.trials.values()
+    ]
+
+
+def test_a_finished_sweep_is_extended_by_more_trials(tmp_path: Path) -> None:
+    first = Sweep(tmp_path).run()
+    extended = Sweep(tmp_path, "search.trials=9").run()
+    (tmp_path / "new").mkdir()
+    at_once = Sweep(tmp_path / "new", "search.trials=9").run()
+
+    assert outcome(extended)[: len(outcome(first))] == outcome(first)
+    assert outcome(extended) == outcome(at_once)
+
+
+def test_bands_are_counted_from_the_smallest() -> None:
+    edges = [10.0, 100.0, 1000.0, 10000.0]
+
+    assert [band_of(size, edges) for size in (5, 10, 99, 100, 999, 1000, 10000, 99999)] == [0, 0, 0, 1, 1, 2, 2, 2]

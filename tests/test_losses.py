@@ -1,0 +1,393 @@
+"""Every loss against its reference's value, a value worked out by hand, and its limits.
+
+The reference values were produced by the authors' or the benchmark's code in float64 on the two sequences
+below; a change here is a change of the loss.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdsearch.data.views import Batch
+from kdsearch.losses import rkd as rkd_module
+from kdsearch.losses.at import at, attention_map
+from kdsearch.losses.at import build as build_at
+from kdsearch.losses.fitnet import build as build_fitnet
+from kdsearch.losses.fitnet import fitnet
+from kdsearch.losses.kd import kd
+from kdsearch.losses.regressor import Regressor
+from kdsearch.losses.rkd import rkd, rkd_angle, rkd_distance
+from kdsearch.losses.sp import sp
+from kdsearch.losses.tensors import pool_smaller, unit
+from kdsearch.losses.terms import TermContext, build_terms, label_loss, label_weight, total_loss
+from kdsearch.models.build import Outputs, Stage
+from kdsearch.records import Choice, TrainConfig, TrialConfig
+
+RELATIVE = 1e-6
+
+
+def tensor(*values: Any) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def student_sequence(*shape: int) -> Tensor:
+    n = torch.arange(math.prod(shape), dtype=torch.float64)
+    return torch.sin(0.013 * n**2 + 0.37 * n + 0.11).reshape(shape)
+
+
+def teacher_sequence(*shape: int) -> Tensor:
+    n = torch.arange(math.prod(shape), dtype=torch.float64)
+    return torch.cos(0.017 * n**2 + 0.53 * n + 0.29).reshape(shape)
+
+
+Z_S, Z_T = 3 * student_sequence(6, 5), 3 * teacher_sequence(6, 5)
+LABELS = torch.tensor([0, 1, 2, 3, 4, 0])
+M_S, M5, M52 = student_sequence(4, 3, 4, 4), student_sequence(4, 5, 4, 4), student_sequence(4, 5, 2, 2)
+M_T, M_T2 = teacher_sequence(4, 5, 4, 4), teacher_sequence(4, 5, 2, 2)
+E_S, E_T, E4 = student_sequence(5, 4), teacher_sequence(5, 6), teacher_sequence(5, 4)
+
+REFERENCE = {
+    "kd, T=1": (lambda: kd(Z_S, Z_T, 1.0), 2.57755044995),
+    "kd, T=4": (lambda: kd(Z_S, Z_T, 4.0), 4.30184610807),
+    "at": (lambda: at(M_S, M_T), 0.0148117273379),
+    "at, student pooled": (lambda: at(M_S, M_T2), 0.0607617686455),
+    "sp": (lambda: sp(M_S, M_T), 0.00784216942553),
+    "fitnet, bare": (lambda: fitnet(M5, M_T), 1.07427717326),
+    "rkd, distance": (lambda: rkd_distance(E_S, E_T), 0.159967564843),
+    "rkd, angle": (lambda: rkd_angle(E_S, E_T), 0.103942002915),
+    "rkd": (lambda: rkd(E_S, E_T), 9.19628926681),
+}
+
+
+@pytest.mark.parametrize(("loss", "value"), REFERENCE.values(), ids=REFERENCE.keys())
+def test_value_of_the_reference(loss: Any, value: float) -> None:
+    assert loss().item() == pytest.approx(value, rel=RELATIVE)
+
+
+# By hand. In brackets: what the inputs become on the way.
+BY_HAND = {
+    # T=2: teacher (1/4, 3/4), student (1/2, 1/2); KL = 1/4 ln(1/2) + 3/4 ln(3/2) = 3/4 ln 3 - ln 2; times 4
+    "kd": (lambda: kd(tensor([0, 0]), tensor([0, 2 * math.log(3)]), 2.0), 3 * math.log(3) - 4 * math.log(2)),
+    # squares (3, 4) / 5 = (.6, .8) against (1, 0): (.16 + .64) / 2
+    "at": (lambda: at(tensor([[[math.sqrt(3), 2]]]), tensor([[[1, 0]]])), 0.4),
+    # p=1: (3, 4) / 5 against (1, 0), signs dropped
+    "at, p=1": (lambda: at(tensor([[[-3, 4]]]), tensor([[[1, 0]]]), p=1), 0.4),
+    # the mean of two pixels, 5/2 and 2, then (5/2 - 2)^2
+    "fitnet, teacher pooled": (lambda: fitnet(tensor([[[2.0]]]), tensor([[[1.0, 4.0]]])), 0.25),
+    # ((1 - 3)^2 + (2 - 2)^2) / 2
+    "fitnet": (lambda: fitnet(tensor([[[1, 2]]]), tensor([[[3, 2]]])), 2.0),
+    # rows (1, 0), (0, 1) against twice (1, 1) / sqrt 2: 2 ((1 - 1/sqrt 2)^2 + 1/2) / 4
+    "sp": (lambda: sp(tensor([1, 0], [0, 1]), tensor([1, 0], [1, 0])), 1 - 1 / math.sqrt(2)),
+    # distances 1, 3, 2 over their mean 2 against 1, 2, 1 over 4/3: off by 1/4, 0, 1/4; 4 ((1/4)^2 / 2) / 9
+    "rkd, distance": (lambda: rkd_distance(tensor([0], [1], [3]), tensor([0], [1], [2])), 1 / 72),
+    # cosines at the three vertices 0, 1/sqrt 2, 1/sqrt 2 against 1, -1, 1:
+    # 1/2 + (1/sqrt 2 + 1/2) + (1 - 1/sqrt 2)^2 / 2 = 7/4, each angle counted twice among 27
+    "rkd, angle": (lambda: rkd_angle(tensor([0, 0], [1, 0], [0, 1]), tensor([0], [1], [2])), 3.5 / 27),
+    "rkd": (
+        lambda: rkd(
+            tensor([0, 0], [1, 0], [3, 0]), tensor([0], [1], [2]), distance_weight=72, angle_weight=0
+        ),
+        1.0,
+    ),
+}
+
+
+@pytest.mark.parametrize(("loss", "value"), BY_HAND.values(), ids=BY_HAND.keys())
+def test_value_worked_out_by_hand(loss: Any, value: float) -> None:
+    assert loss().item() == pytest.approx(value, rel=1e-12)
+
+
+WHERE_EQUAL = {
+    "kd": lambda: kd(Z_S, Z_S, 4.0),
+    "kd, shifted by a constant per sample": lambda: kd(Z_S + torch.arange(6.0)[:, None], Z_S, 4.0),
+    "at": lambda: at(M_S, M_S),
+    "at, scaled": lambda: at(3 * M_S, M_S),
+    "at, one pixel": lambda: at(E_S[:, :, None, None], E4[:, :, None, None]),
+    "fitnet": lambda: fitnet(M_T, M_T),
+    "sp": lambda: sp(M_S, M_S),
+    "sp, scaled and mirrored": lambda: sp(2 * M_S.flip(1), M_S),
+    "rkd, distance": lambda: rkd_distance(E_S, E_S),
+    "rkd, angle": lambda: rkd_angle(E_S, E_S),
+    "rkd, moved and scaled": lambda: rkd(2 * E_S + 1, E_S),
+}
+
+
+@pytest.mark.parametrize("loss", WHERE_EQUAL.values(), ids=WHERE_EQUAL.keys())
+def test_zero_where_student_and_teacher_agree(loss: Any) -> None:
+    assert loss().item() == pytest.approx(0.0, abs=1e-14)
+
+
+def test_kd_gradient_is_temperature_times_the_difference_of_probabilities() -> None:
+    logits = Z_S.clone().requires_grad_()
+    kd(logits, Z_T, 4.0).backward()
+    expected = 4.0 / 6 * ((Z_S / 4).softmax(1) - (Z_T / 4).softmax(1))
+    torch.testing.assert_close(logits.grad, expected)
+
+
+def test_kd_stays_finite_where_probabilities_underflow() -> None:
+    logits = (1e4 * Z_S.float()).requires_grad_()
+    loss = kd(logits, 1e4 * Z_T.float(), 1.0)
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad.isfinite().all()
+
+
+def test_attention_is_the_energy_of_all_channels_as_a_unit_vector() -> None:
+    energy = attention_map(M_S)
+    torch.testing.assert_close(energy.square().sum(1), torch.ones(4, dtype=torch.float64))
+    torch.testing.assert_close(
+        energy[0] / energy[0, 0], (M_S[0] ** 2).sum(0).flatten() / (M_S[0, :, 0, 0] ** 2).sum()
+    )
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 4), (4, 1)])
+def test_at_refuses_maps_of_one_pixel_in_words(sizes: tuple[int, int]) -> None:
+    single = context(student_sizes=(8, sizes[0]), teacher_sizes=(8, sizes[1]))
+    with pytest.raises(ValueError, match=r"at .*stage2>stage2.*single pixel"):
+        build_at({"layer_map": "stage2>stage2", "p": 2}, single)
+
+
+def test_sp_is_blind_to_the_order_of_the_batch() -> None:
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(sp(M_S[order], M_T[order]), sp(M_S, M_T))
+
+
+def test_rkd_in_pieces_has_the_same_value_and_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, in_pieces = E_S.clone().requires_grad_(), E_S.clone().requires_grad_()
+    rkd_angle(at_once, E_T).backward()
+    monkeypatch.setattr(rkd_module, "ANGLES_AT_ONCE", 2 * 5 * 6)
+    loss = rkd_angle(in_pieces, E_T)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.103942002915, rel=RELATIVE)
+    torch.testing.assert_close(in_pieces.grad, at_once.grad)
+
+
+def test_rkd_of_coinciding_samples_has_a_moderate_gradient() -> None:
+    embedding = tensor([0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [2.0, 1.0]).requires_grad_()
+    rkd(embedding, E_T[:4]).backward()
+    assert embedding.grad.abs().max() < 1e8
+
+
+def test_rkd_of_a_single_sample_is_zero() -> None:
+    embedding = E_S[:1].clone().requires_grad_()
+    loss = rkd(embedding, E_T[:1])
+    loss.backward()
+    assert loss.item() == 0.0
+    assert embedding.grad.isfinite().all()
+
+
+def test_rkd_gradient_is_the_derivative() -> None:
+    assert torch.autograd.gradcheck(lambda e: rkd(e, E_T), E_S.clone().requires_grad_())
+
+
+@pytest.mark.parametrize(
+    ("student_size", "teacher_size", "projected_size"),
+    [
+        (8, 8, 8),
+        (8, 4, 4),
+        (4, 8, 8),
+        (8, 3, 3),
+        (5, 4, 4),
+        (3, 8, 3),
+        (1, 1, 1),
+        (2, 1, 1),
+        (1, 2, 2),
+        (1, 4, 1),
+    ],
+)
+def test_regressor_brings_the_map_to_the_teachers_shape(
+    student_size: int, teacher_size: int, projected_size: int
+) -> None:
+    regressor = Regressor(Stage("stage1", 3, student_size), Stage("stage1", 5, teacher_size))
+    projected = regressor(torch.randn(2, 3, student_size, student_size))
+    assert projected.shape == (2, 5, projected_size, projected_size)
+
+
+def test_regressor_is_a_convolution_a_batch_norm_and_a_relu() -> None:
+    regressor = Regressor(Stage("stage1", 3, 4), Stage("stage1", 5, 4)).double()
+    kernel, bias = regressor.conv.weight[:, :, 0, 0], regressor.conv.bias
+    linear = torch.einsum("oc,bchw->bohw", kernel, M_S) + bias[:, None, None]
+    mean, variance = linear.mean((0, 2, 3), keepdim=True), linear.var((0, 2, 3), keepdim=True, unbiased=False)
+    torch.testing.assert_close(regressor(M_S), ((linear - mean) / (variance + 1e-5).sqrt()).relu())
+
+
+def test_regressor_without_relu_goes_below_zero() -> None:
+    regressor = Regressor(Stage("stage1", 3, 4), Stage("stage1", 5, 4), relu=False).double()
+    assert regressor(M_S).min() < 0
+
+
+def test_regressor_trains_on_one_value_per_channel() -> None:
+    regressor = Regressor(Stage("stage1", 3, 1), Stage("stage1", 5, 1))
+    regressor(torch.ones(1, 3, 1, 1)).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in regressor.parameters())
+
+
+def test_fitnet_adds_its_pairs_each_with_its_own_regressor() -> None:
+    term = build_fitnet({"layer_map": "stage1>stage1,stage2>stage2"}, context())
+    student, teacher = outputs(seed=1), outputs(seed=2)
+    expected = [
+        fitnet(regressor(student.features[name]), teacher.features[name])
+        for regressor, name in zip(term.regressors, ("stage1", "stage2"), strict=True)
+    ]
+    value = term(student, teacher, batch(), 1)["fitnet"]
+    torch.testing.assert_close(value, expected[0] + expected[1])
+    assert term.regressors[0] is not term.regressors[1]
+
+
+def test_at_and_sp_add_their_pairs() -> None:
+    options = {"layer_map": "stage1>stage1,stage2>stage3"}
+    config = trial(feature=Choice("at", options), relation=Choice("sp", options))
+    student, teacher = outputs(seed=1), outputs(seed=2)
+    _, parts = total_loss(config, build_terms(config, context()), student, teacher, batch(), 1)
+    pairs = [
+        (student.features[s], teacher.features[t]) for s, t in (("stage1", "stage1"), ("stage2", "stage3"))
+    ]
+    torch.testing.assert_close(parts["at"], at(*pairs[0]) + at(*pairs[1]))
+    torch.testing.assert_close(parts["sp"], sp(*pairs[0]) + sp(*pairs[1]))
+
+
+def test_unit_leaves_zero_where_it_is_without_a_gradient() -> None:
+    x = tensor([3.0, 4.0], [0.0, 0.0]).requires_grad_()
+    y = unit(x, dim=1)
+    y[1].sum().backward()
+    torch.testing.assert_close(y.detach(), tensor([0.6, 0.8], [0.0, 0.0]))
+    assert x.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize(("student", "teacher"), [(M_S, M_T2), (M52, M_T), (M_S, M_T)])
+def test_pool_smaller_gives_both_the_smaller_resolution(student: Tensor, teacher: Tensor) -> None:
+    pooled = pool_smaller(student, teacher)
+    smaller = min(student.shape[2], teacher.shape[2])
+    assert [tuple(x.shape[2:]) for x in pooled] == [(smaller, smaller)] * 2
+    torch.testing.assert_close(pooled[0].mean((2, 3)), student.mean((2, 3)))
+    torch.testing.assert_close(pooled[1].mean((2, 3)), teacher.mean((2, 3)))
+
+
+# The weighted sum.
+
+
+def context(
+    student_sizes: tuple[int, ...] = (4, 2, 2),
+    teacher_sizes: tuple[int, ...] = (8, 4, 2),
+    temperature: float = 4.0,
+) -> TermContext:
+    return TermContext(
+        student_stages=tuple(Stage(f"stage{i}", 3, size) for i, size in enumerate(student_sizes, 1)),
+        teacher_stages=tuple(Stage(f"stage{i}", 5, size) for i, size in enumerate(teacher_sizes, 1)),
+        student_features=3,
+        teacher_features=5,
+        num_classes=5,
+        temperature=temperature,
+        num_samples=100,
+        num_epochs=10,
+    )
+
+
+def outputs(seed: int) -> Outputs:
+    generator = torch.Generator().manual_seed(seed)
+    channels, sizes = {1: (3, (4, 2, 2)), 2: (5, (8, 4, 2))}[seed]
+    features = {
+        f"stage{i}": torch.randn(6, channels, size, size, generator=generator)
+        for i, size in enumerate(sizes, 1)
+    }
+    embedding = torch.randn(6, channels, generator=generator)
+    return Outputs({1: Z_S, 2: Z_T}[seed], features, embedding)
+
+
+def batch(labels: Tensor = LABELS, mixed_labels: Tensor | None = None, mix: Tensor | None = None) -> Batch:
+    images, indices = torch.zeros(len(labels), 1, 8, 8), torch.arange(len(labels))
+    return Batch(images, labels, indices, mixed_labels, mix)
+
+
+def trial(
+    label_smoothing: float = 0.0, label: float | None = None, alpha: float = 0.25, **slots: Choice
+) -> TrialConfig:
+    return TrialConfig(
+        student=Choice("resnet"),
+        train=TrainConfig(epochs=10, label_smoothing=label_smoothing),
+        distill=slots,
+        alpha=alpha,
+        temperature=4.0,
+        label_weight=label,
+    )
+
+
+KD, RKD = Choice("kd"), Choice("rkd", {"weight": 2.0})
+
+
+def test_without_distillation_the_loss_is_the_cross_entropy() -> None:
+    loss, parts = total_loss(trial(), {}, outputs(seed=1), None, batch(), 1)
+    torch.testing.assert_close(loss, nn.functional.cross_entropy(Z_S, LABELS))
+    assert parts == {"label": loss}
+
+
+def test_the_total_is_the_weighted_sum_of_the_named_parts() -> None:
+    config = trial(response=KD, relation=RKD)
+    loss, parts = total_loss(
+        config, build_terms(config, context()), outputs(seed=1), outputs(seed=2), batch(), 1
+    )
+    assert list(parts) == ["label", "kd", "rkd_distance", "rkd_angle"]
+    expected = 0.75 * parts["label"] + 0.25 * parts["kd"] + 2.0 * (parts["rkd_distance"] + parts["rkd_angle"])
+    torch.testing.assert_close(loss, expected.to(loss.dtype))
+
+
+def test_rkd_parts_carry_the_methods_own_weights() -> None:
+    config = trial(relation=Choice("rkd", {"distance_weight": 3.0, "angle_weight": 7.0}))
+    student, teacher = outputs(seed=1), outputs(seed=2)
+    _, parts = total_loss(config, build_terms(config, context()), student, teacher, batch(), 1)
+    torch.testing.assert_close(
+        parts["rkd_distance"], 3.0 * rkd_distance(student.embedding, teacher.embedding)
+    )
+    torch.testing.assert_close(parts["rkd_angle"], 7.0 * rkd_angle(student.embedding, teacher.embedding))
+
+
+def test_parts_hold_no_graph() -> None:
+    config = trial(response=KD)
+    student = outputs(seed=1)._replace(logits=Z_S.clone().requires_grad_())
+    loss, parts = total_loss(config, build_terms(config, context()), student, outputs(seed=2), batch(), 1)
+    assert loss.requires_grad
+    assert not any(part.requires_grad for part in parts.values())
+
+
+@pytest.mark.parametrize(
+    ("config", "weight"),
+    [
+        (trial(), 1.0),
+        (trial(relation=RKD), 1.0),
+        (trial(response=KD), 0.75),
+        (trial(response=KD, label=0.5), 0.5),
+        (trial(response=KD, label=0.0), 0.0),
+        (trial(relation=RKD, label=0.5), 0.5),
+    ],
+    ids=["control", "feature only", "kd", "kd, own weight", "kd, no labels", "feature only, own weight"],
+)
+def test_label_weight(config: TrialConfig, weight: float) -> None:
+    assert label_weight(config) == weight
+
+
+def test_mixed_labels_share_the_cross_entropy() -> None:
+    # uniform but for the first class: -log p is log(4 + e) - 1 for label 0 and log(4 + e) for any other
+    logits = tensor([1, 0, 0, 0, 0], [1, 0, 0, 0, 0])
+    mixed = batch(torch.tensor([0, 1]), torch.tensor([2, 0]), tensor(0.75, 0.5))
+    expected = math.log(4 + math.e) - (0.75 + 0.5) / 2
+    assert label_loss(logits, mixed).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_label_smoothing_spreads_the_target() -> None:
+    # 0.8 + 0.2 / 5 on the label, 0.2 / 5 on each other class
+    logits = tensor([1, 0, 0, 0, 0])
+    expected = math.log(4 + math.e) - (0.8 + 0.2 / 5)
+    assert label_loss(logits, batch(torch.tensor([0])), label_smoothing=0.2).item() == pytest.approx(
+        expected, rel=1e-12
+    )
+
+
+def test_label_smoothing_of_the_recipe_reaches_the_loss() -> None:
+    config = trial(label_smoothing=0.1)
+    loss, _ = total_loss(config, {}, outputs(seed=1), None, batch(), 1)
+    torch.testing.assert_close(loss, nn.functional.cross_entropy(Z_S, LABELS, label_smoothing=0.1))
