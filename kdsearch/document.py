@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -42,7 +42,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Table:
-    """`align` has one letter per column: l for words, r for numbers."""
+    """`align` has one letter per column: r for numbers, l for words on one line, w for words that wrap."""
 
     header: tuple[str, ...]
     align: str
@@ -94,7 +94,7 @@ def _markdown(block: Block) -> str:
                 f"- **{_md(label)}: {_md(value)}** ({_md(note)})" for label, value, note in items
             )
         case Table(header, align, rows):
-            rule = tuple({"l": ":--", "r": "--:"}[letter] for letter in align)
+            rule = tuple({"l": ":--", "w": ":--", "r": "--:"}[letter] for letter in align)
             body = [tuple(_md(cell) for cell in row) for row in (header, *rows)]
             return "\n".join(f"| {' | '.join(row)} |" for row in (body[0], rule, *body[1:]))
         case Picture(file, title, caption):
@@ -133,7 +133,8 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px
 pre code { background: none; padding: 0; }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: 0.75rem;
   margin: 1.25rem 0; padding: 0; }
-.facts div { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 0.8rem 1rem; }
+.facts div { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
+  padding: 0.8rem 1rem; }
 .facts dt { color: var(--muted); font-size: 0.85rem; }
 .facts dd { margin: 0; font-size: 1.6rem; font-weight: 650; font-variant-numeric: tabular-nums; }
 .facts small { display: block; color: var(--muted); font-size: 0.82rem; font-weight: 400; line-height: 1.35; }
@@ -144,7 +145,8 @@ table { border-collapse: collapse; font-size: 0.88rem; font-variant-numeric: tab
 th, td { text-align: left; padding: 0.42rem 0.8rem 0.42rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
 th { color: var(--muted); font-weight: 600; border-bottom-width: 2px; vertical-align: bottom; }
-td:first-child, .r { white-space: nowrap; }
+td { white-space: nowrap; }
+td.w { white-space: normal; min-width: 16rem; overflow-wrap: anywhere; }
 .r { text-align: right; }
 figure { margin: 1.25rem 0 1.75rem; }
 figure img { display: block; width: 100%; min-width: 40rem; height: auto; }
@@ -203,25 +205,28 @@ def _fact(label: str, value: str, note: str) -> str:
     return f"<div><dt>{_inline(label)}</dt><dd>{_inline(value)}<small>{_inline(note)}</small></dd></div>"
 
 
-def _table(table: Table) -> str:
-    def row(tag: str, cells: Sequence[str]) -> str:
-        classes = ['<{0} class="r">' if letter == "r" else "<{0}>" for letter in table.align]
-        opened = [text.format(tag) + _inline(cell) for text, cell in zip(classes, cells, strict=True)]
-        return "<tr>" + "".join(f"{cell}</{tag}>" for cell in opened) + "</tr>"
+_CLASS = {"l": "", "w": ' class="w"', "r": ' class="r"'}
 
-    body = "\n".join(row("td", cells) for cells in table.rows)
-    head = row("th", table.header)
+
+def _table(table: Table) -> str:
+    head = _row("th", table.header, table.align)
+    body = "\n".join(_row("td", cells, table.align) for cells in table.rows)
     return f'<div class="scroll"><table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
 
 
+def _row(tag: str, cells: Sequence[str], align: str) -> str:
+    pairs = zip(cells, align, strict=True)
+    return "<tr>" + "".join(f"<{tag}{_CLASS[side]}>{_inline(cell)}</{tag}>" for cell, side in pairs) + "</tr>"
+
+
 def _picture(picture: Picture) -> str:
-    sources: Mapping[str, str] = {
-        name: f"data:image/png;base64,{base64.b64encode(data).decode()}"
-        for name, data in (("light", picture.light), ("dark", picture.dark))
-    }
     return (
-        f'<figure><div class="scroll"><picture>'
-        f'<source media="(prefers-color-scheme: dark)" srcset="{sources["dark"]}">'
-        f'<img src="{sources["light"]}" alt="{html.escape(picture.title)}"></picture></div>'
+        '<figure><div class="scroll"><picture>'
+        f'<source media="(prefers-color-scheme: dark)" srcset="{_data(picture.dark)}">'
+        f'<img src="{_data(picture.light)}" alt="{html.escape(picture.title)}"></picture></div>'
         f"<figcaption>{_inline(picture.caption)}</figcaption></figure>"
     )
+
+
+def _data(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -174,54 +174,67 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-# Where a label may stand: offset in points and alignment; of equally good places the first is taken.
-_PLACES: tuple[tuple[float, float, Any, Any], ...] = (
-    (-5, 5, "right", "bottom"),
-    (0, 8, "center", "bottom"),
-    (6, 5, "left", "bottom"),
-    (6, -5, "left", "top"),
-    (0, -8, "center", "top"),
-    (-5, -5, "right", "top"),
-    (0, 20, "center", "bottom"),
-    (-14, 15, "right", "bottom"),
-    (12, -15, "left", "top"),
-    (0, -20, "center", "top"),
+# Where a label may stand: offset in points, and where the text's corner or middle goes (-1, 0, 1 of its
+# width and height: 1 is right of or above the point). Of equally good places the first is taken.
+_PLACES = (
+    *((-5, 5, -1, 1), (0, 8, 0, 1), (6, 5, 1, 1), (6, -5, 1, -1), (0, -8, 0, -1), (-5, -5, -1, -1)),
+    *((0, 20, 0, 1), (-14, 15, -1, 1), (12, -15, 1, -1), (0, -20, 0, -1), (0, 32, 0, 1), (0, -32, 0, -1)),
 )
+_FAR = 9.0  # points; from there on a thin line joins text and point
 _CROSSED_LINE = 30.0  # square pixels of overlap that crossing a line counts as
 
+Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
 
-def label_points(axes: Axes, points: Sequence[tuple[Point, str]]) -> None:
+
+def label_points(axes: Axes, looks: Style, points: Sequence[tuple[Point, str]]) -> None:
     """Write each text beside its point, where it covers least of what has been drawn so far."""
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.draw_without_rendering()  # only then do constrained axes know where they are
-    radius = LARGE / 2 * figure.dpi / 72
+    figure.draw_without_rendering()  # only then do constrained axes know where they are, and there they stay
+    figure.set_layout_engine("none")
+    pixel = figure.dpi / 72
     drawn = [(line, line.get_transform().transform(line.get_xydata())) for line in axes.lines]
-    taken = [_square(at, radius) for line, places in drawn if line.get_marker() != "None" for at in places]
-    taken += [text.get_window_extent() for text in axes.texts]
-    paths = [line.get_path().transformed(line.get_transform()) for line, places in drawn if len(places) > 1]
+    squares = [
+        _around(at, LARGE / 2 * pixel) for line, ats in drawn if line.get_marker() != "None" for at in ats
+    ]
+    taken: list[Box] = [*squares, *(text.get_window_extent().extents for text in axes.texts)]
+    paths = [line.get_path().transformed(line.get_transform()) for line, ats in drawn if len(ats) > 1]
     for point, text in points:
-        labels = [
-            axes.annotate(text, point, (dx, dy), textcoords="offset points", ha=ha, va=va, fontsize=9)
-            for dx, dy, ha, va in _PLACES
-        ]
-        boxes = [label.get_window_extent().padded(2) for label in labels]
+        label = axes.annotate(text, point, (0, 0), textcoords="offset points", fontsize=9, va="bottom")
+        extent = label.get_window_extent()
+        x, y = axes.transData.transform(point)
+        boxes = [_place(x, y, extent.width, extent.height, place, pixel) for place in _PLACES]
         clashes = [
-            sum(_shared_area(box, other) for other in taken)
-            + _CROSSED_LINE * sum(path.intersects_bbox(box, filled=False) for path in paths)
+            sum(_overlap(box, other) for other in taken)
+            + _CROSSED_LINE
+            * sum(path.intersects_bbox(Bbox.from_extents(*box), filled=False) for path in paths)
             for box in boxes
         ]
         best = clashes.index(min(clashes))
         taken.append(boxes[best])
-        for label in (*labels[:best], *labels[best + 1 :]):
-            label.remove()
+        label.set_position(((boxes[best][0] - x) / pixel, (boxes[best][1] - y) / pixel))
+        if abs(_PLACES[best][1]) > _FAR:
+            end = (_PLACES[best][0], _PLACES[best][1])
+            thin: Any = {"arrowstyle": "-", "color": looks.theme.muted, "linewidth": 0.7, "shrinkA": 0}
+            axes.annotate("", point, end, textcoords="offset points", arrowprops=thin, zorder=2)
 
 
-def _square(centre: Any, radius: float) -> Bbox:
+def _place(
+    x: float, y: float, width: float, height: float, place: tuple[int, int, int, int], pixel: float
+) -> Box:
+    dx, dy, horizontal, vertical = place
+    left = x + dx * pixel + (horizontal - 1) / 2 * width
+    bottom = y + dy * pixel + (vertical - 1) / 2 * height
+    return left, bottom, left + width, bottom + height
+
+
+def _around(centre: Any, radius: float) -> Box:
     x, y = centre
-    return Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)
+    return x - radius, y - radius, x + radius, y + radius
 
 
-def _shared_area(box: Bbox, other: Bbox) -> float:
-    shared = Bbox.intersection(box, other)
-    return float(shared.width * shared.height) if shared is not None else 0.0
+def _overlap(box: Box, other: Box) -> float:
+    """The area that two boxes share."""
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    return width * height if width > 0 and height > 0 else 0.0

@@ -27,32 +27,48 @@ MAX_BARS = 12
 
 
 @dataclass(frozen=True)
+class Findings:
+    """What figures are drawn from: the sweep, and what is worth finding out once for all themes."""
+
+    sweep: SweepRecord
+    front: list[TrialRecord]
+    importances: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Drawing:
     """One figure: its file under `figures/`, how to read it, and how it is drawn."""
 
     name: str
     title: str
     caption: str
-    draw: Callable[[SweepRecord, Style], Figure | str]
+    draw: Callable[[Findings, Style], Figure | str]
 
     @property
     def file(self) -> str:
         return f"{self.name}.png"
 
 
-def draw(sweep: SweepRecord, theme: Theme) -> dict[str, bytes | str]:
-    """Every drawing by name: the PNG, or why there is none."""
-    looks = style(sweep, theme)
-    pictures: dict[str, bytes | str] = {}
-    with themed(theme):
-        for drawing in DRAWINGS:
-            figure = drawing.draw(sweep, looks)
-            pictures[drawing.name] = figure if isinstance(figure, str) else png(figure)
-    return pictures
+def draw(sweep: SweepRecord, *themes: Theme) -> dict[str, tuple[bytes, ...] | str]:
+    """Every drawing by name: a PNG for each theme, or why there is nothing to draw."""
+    findings = Findings(sweep, results.front(sweep), importance.importances(sweep))
+    return {drawing.name: _in_themes(drawing, findings, themes) for drawing in DRAWINGS}
 
 
-def draw_front(sweep: SweepRecord, looks: Style) -> Figure | str:
+def _in_themes(drawing: Drawing, findings: Findings, themes: Sequence[Theme]) -> tuple[bytes, ...] | str:
+    pictures = []
+    for theme in themes:
+        with themed(theme):
+            figure = drawing.draw(findings, style(findings.sweep, theme))
+            if isinstance(figure, str):
+                return figure
+            pictures.append(png(figure))
+    return tuple(pictures)
+
+
+def draw_front(findings: Findings, looks: Style) -> Figure | str:
     """Accuracy against params: all trials, the front as a step line, the controls, the teacher."""
+    sweep, front = findings.sweep, findings.front
     controls, search = results.completed(sweep, "control"), sweep.of_role("search")
     full = [*results.completed(sweep, "search"), *controls]
     if not full:
@@ -60,7 +76,6 @@ def draw_front(sweep: SweepRecord, looks: Style) -> Figure | str:
     figure, axes = canvas("Accuracy against size", "learnable parameters (log scale)", ACCURACY)
     floor = _set_accuracy_range(axes, sweep, full)
     _set_size_range(axes, sweep)
-    front = results.front(sweep)
     off_axis = [t for t in search if t.status == "failed" or not t.epochs or results.accuracy(t) < floor]
     behind = [trial for trial in search if trial not in front and trial not in off_axis]
     for trial in behind:
@@ -76,12 +91,13 @@ def draw_front(sweep: SweepRecord, looks: Style) -> Figure | str:
     _teacher_star(axes, looks, sweep)
     parts.legend(figure, looks, [*search, *controls], _status_marks(looks, [*search, *controls]))
     texts = [trial.trial_id for trial in front]
-    parts.label_points(axes, list(zip(points, texts, strict=True)))
+    parts.label_points(axes, looks, list(zip(points, texts, strict=True)))
     return figure
 
 
-def draw_retention(sweep: SweepRecord, looks: Style) -> Figure | str:
+def draw_retention(findings: Findings, looks: Style) -> Figure | str:
     """How much of the teacher's accuracy is left after how much compression; completed trials only."""
+    sweep, front = findings.sweep, findings.front
     search, controls = results.completed(sweep, "search"), results.completed(sweep, "control")
     if not search or np.isnan(_relative(sweep, search[0])).any():
         return "No trial has completed yet, or the teacher's accuracy or size is not known."
@@ -93,7 +109,6 @@ def draw_retention(sweep: SweepRecord, looks: Style) -> Figure | str:
     axes.set_xscale("log")
     axes.margins(x=0.08, y=0.1)
     count_ticks(axes.xaxis, unit="×")
-    front = results.front(sweep)
     places = {trial.trial_id: _relative(sweep, trial) for trial in [*search, *controls]}
     for trial in search:
         if trial not in front:
@@ -106,14 +121,14 @@ def draw_retention(sweep: SweepRecord, looks: Style) -> Figure | str:
     parts.level_line(axes, looks, 100, "as accurate as the teacher", side="right")
     parts.legend(figure, looks, [*search, *controls], _status_marks(looks, [*search, *controls]))
     texts = [trial.trial_id for trial in front]
-    parts.label_points(axes, list(zip(points, texts, strict=True)))
+    parts.label_points(axes, looks, list(zip(points, texts, strict=True)))
     return figure
 
 
-def draw_recipe(sweep: SweepRecord, looks: Style) -> Figure | str:
+def draw_recipe(findings: Findings, looks: Style) -> Figure | str:
     """Accuracy against temperature and against alpha, coloured by size: one panel for each that varies."""
     names = {"temperature": "temperature (log scale)", "alpha": "alpha: weight of the teacher's term"}
-    search = results.completed(sweep, "search")
+    search = results.completed(findings.sweep, "search")
     panels = {
         name: [trial for trial in search if getattr(trial.config, name) is not None]
         for name in names
@@ -126,7 +141,6 @@ def draw_recipe(sweep: SweepRecord, looks: Style) -> Figure | str:
     grid = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
     sizes = [trial.cost["params"] for trial in search]
     norm = LogNorm(min(sizes), max(max(sizes), 1.001 * min(sizes)))
-    front = results.front(sweep)
     for axes, (name, found) in zip(grid, panels.items(), strict=True):
         dots = axes.scatter(
             [getattr(trial.config, name) for trial in found],
@@ -135,8 +149,8 @@ def draw_recipe(sweep: SweepRecord, looks: Style) -> Figure | str:
             norm=norm,
             cmap="viridis",
             s=52,
-            edgecolors=[looks.theme.ink if trial in front else looks.theme.muted for trial in found],
-            linewidths=[1.6 if trial in front else 0.5 for trial in found],
+            edgecolors=[looks.theme.ink if trial in findings.front else looks.theme.muted for trial in found],
+            linewidths=[1.6 if trial in findings.front else 0.5 for trial in found],
         )
         axes.set_xlabel(names[name])
     if "temperature" in panels:
@@ -151,13 +165,13 @@ def draw_recipe(sweep: SweepRecord, looks: Style) -> Figure | str:
     return figure
 
 
-def draw_curves(sweep: SweepRecord, looks: Style) -> Figure | str:
+def draw_curves(findings: Findings, looks: Style) -> Figure | str:
     """Validation accuracy by epoch: the front in colour, controls dashed, the rest in the background."""
+    sweep, front = findings.sweep, findings.front
     found = [trial for trial in results.trials(sweep) if trial.epochs and trial.role != "confirm"]
     if not found:
         return "No trial has finished an epoch yet."
     figure, axes = canvas("Learning curves", "epoch", ACCURACY)
-    front = results.front(sweep)
     strong: dict[str, Any] = {"linewidth": 1.9, "zorder": 4}
     faint: dict[str, Any] = {"linewidth": 0.9, "zorder": 2, "alpha": 0.4}
     for trial in found:
@@ -182,10 +196,9 @@ def draw_curves(sweep: SweepRecord, looks: Style) -> Figure | str:
     return figure
 
 
-def draw_importance(sweep: SweepRecord, looks: Style) -> Figure | str:
+def draw_importance(findings: Findings, looks: Style) -> Figure | str:
     """Optuna's importance of every searched setting for accuracy."""
-    shares = importance.importances(sweep)
-    n = len(results.completed(sweep, "search"))
+    shares, n = findings.importances, len(results.completed(findings.sweep, "search"))
     if not shares:
         return (
             f"Importances need {importance.MIN_TRIALS} completed search trials of searched settings, not {n}."
@@ -212,8 +225,8 @@ DRAWINGS: Sequence[Drawing] = (
     Drawing(
         "front",
         "Accuracy against size",
-        "The step line is the best accuracy that distillation reached within a size; the dashed line joins the "
-        "no-KD controls. Trials that failed, or were stopped below the axis, are in the strip at the bottom.",
+        "The step line is the best accuracy that distillation reached within a size; the dashed line joins "
+        "the no-KD controls. Trials that failed or were stopped below the axis are in the bottom strip.",
         draw_front,
     ),
     Drawing(
@@ -231,8 +244,8 @@ DRAWINGS: Sequence[Drawing] = (
     Drawing(
         "importance",
         "What mattered",
-        "A long bar separates the most accurate tenth (at least five) of the completed trials from all of them. "
-        "Size settings count too, since larger students are more accurate.",
+        "A long bar separates the most accurate tenth (at least five) of the completed trials from all of "
+        "them. Size settings count too, since larger students are more accurate.",
         draw_importance,
     ),
     Drawing(

@@ -47,6 +47,7 @@ class StoredRun(NamedTuple):
     run_id: str
     experiment_id: str
     status: str
+    ended_ms: int
     params: Mapping[str, str]
     tags: Mapping[str, str]
 
@@ -220,12 +221,15 @@ class Mirror:
         if points or params or tags:
             self._store.log(link.run_id, points, params, tags)
             self.changed.add(run.trial_id)
-        if run.status != stored.status:
+        if (run.status, run.ended_ms) != (stored.status, stored.ended_ms):
             self._store.set_status(link.run_id, run.status, run.ended_ms)
             self.changed.add(run.trial_id)
         link.num_points = len(run.points)
         link.stored = stored._replace(
-            status=run.status, params={**stored.params, **params}, tags={**stored.tags, **tags}
+            status=run.status,
+            ended_ms=run.ended_ms,
+            params={**stored.params, **params},
+            tags={**stored.tags, **tags},
         )
 
     def _tags(self, run: Run) -> dict[str, str]:

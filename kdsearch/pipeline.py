@@ -23,7 +23,7 @@ from kdsearch.journal import Journal
 from kdsearch.models import family
 from kdsearch.models.build import cost
 from kdsearch.progress import Progress, duration
-from kdsearch.records import Choice, replay
+from kdsearch.records import Choice
 from kdsearch.search import cluster, driver
 from kdsearch.search.conductor import Conductor, CostOf
 from kdsearch.spec import SweepSpec
@@ -37,7 +37,7 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
     cost_of = cost_function(images)
     session.begin(spec, journal, cost_of)
     (output / "spec.yaml").write_text(yaml.safe_dump(specs.to_dict(spec), sort_keys=False))
-    tracker = tracking.Tracker(replay(journal.events), functools.partial(journal.append, "mlflow_run"))
+    tracker = tracking.Tracker(list(journal.events), functools.partial(journal.append, "mlflow_run"))
     journal.listeners.append(tracker.put)
     try:
         with cluster.connected(address):

@@ -86,8 +86,8 @@ class Progress:
         return True
 
     def teacher_epoch(self, result: EpochResult, num_epochs: int) -> None:
-        """One line at a time: on a terminal each half second, else each minute, and always the last epoch."""
-        if self._due(0.5 if self.console.is_terminal else LINE_EVERY_S) or result.epoch == num_epochs:
+        """One line at a time: on a terminal every two seconds, else each minute, and always the last epoch."""
+        if self._due(2.0 if self.console.is_terminal else LINE_EVERY_S) or result.epoch == num_epochs:
             left = duration((num_epochs - result.epoch) * result.time_s)
             accuracy = result.metrics["val_accuracy"]
             self.say(f"  teacher epoch {result.epoch}/{num_epochs}  accuracy {accuracy:.4f}  {left} left")

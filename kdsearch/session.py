@@ -12,13 +12,13 @@ import subprocess
 import uuid
 from pathlib import Path
 
-from kdsearch import cli
+from kdsearch import __version__, cli
 from kdsearch import spec as specs
 from kdsearch.journal import Journal
 from kdsearch.search.bands import CostOf, band_edges
 from kdsearch.spec import SweepSpec
 
-PACKAGES = ("kdsearch", "matplotlib", "mlflow", "numpy", "optuna", "pandas", "ray", "torch", "torchvision")
+PACKAGES = ("matplotlib", "mlflow", "numpy", "optuna", "pandas", "ray", "torch", "torchvision")
 
 
 def check_folder(output: Path, resume: bool) -> None:
@@ -58,7 +58,7 @@ def begin(spec: SweepSpec, journal: Journal, cost_of: CostOf) -> None:
         name=spec.name,
         spec=resolved,
         spec_hash=hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest(),
-        versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        versions={"kdsearch": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
         commit=commit(),
         seed=spec.search.seed,
         objectives=list(spec.search.objectives),

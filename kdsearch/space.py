@@ -8,7 +8,6 @@ applies, under a name that holds the names of the choices above it, so that no t
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -108,7 +107,7 @@ def grid_size(spec: SweepSpec, teacher_stages: int | None = None, limit: int = 1
     trial = _GridTrial([])
     for _ in range(limit):
         try:
-            configs.add(json.dumps(suggest(trial, spec, stages, seed=0).to_json(), sort_keys=True))
+            configs.add(repr(suggest(trial, spec, stages, seed=0)))
         except _Continuous:
             return None
         following = trial.following()

@@ -13,7 +13,7 @@ import argparse
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -267,12 +267,12 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m kdsearch.spec", description="What a spec may say.")
     parser.add_argument(
         "--schema", action="store_true", required=True, help="print the JSON Schema for editors"
     )
-    parser.parse_args()
+    parser.parse_args(arguments)
     print(json.dumps(json_schema(), indent=2))
 
 

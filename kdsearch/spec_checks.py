@@ -70,12 +70,12 @@ def teacher_family(teacher: Values) -> str | None:
 
 def teacher_recipe(given: Values, train: Values) -> dict[str, Any]:
     """The teacher's training: what its section gives, then what is fixed for the students, then defaults."""
-    shared = ["epochs", "batch_size", "optimizer", "weight_decay", "schedule"]
-    if given["schedule"] is None:
-        shared += ["milestones", "gamma"]
+    shared = ("epochs", "batch_size", "optimizer", "weight_decay", "schedule", "milestones", "gamma")
     recipe = {name: option.default for name, option in TRAIN_OPTIONS.items()}
     recipe |= {name: train[name] for name in shared if not isinstance(train[name], Distribution)}
     recipe |= {name: value for name, value in given.items() if value is not None}
+    if given["milestones"] is None and recipe["schedule"] != "step":
+        recipe["milestones"] = ()
     if given["lr"] is None:
         recipe["lr"] = 0.1 if recipe["optimizer"] == "sgd" else 1e-3
     return recipe
@@ -135,10 +135,10 @@ def _check_teacher(values: Values, problems: Problems) -> None:
 
 def _check_teacher_recipe(values: Values, problems: Problems) -> None:
     for name, options in _entries(values, "teacher"):
-        path = ("teacher", name, "train")
-        if options["checkpoint"] is None:
-            _check_recipe(teacher_recipe(options["train"], values["train"]), path, problems)
-        elif any(value is not None for value in options["train"].values()):
+        path, given = ("teacher", name, "train"), options["train"]
+        if given is not INVALID and options["checkpoint"] is None:
+            _check_recipe(teacher_recipe(given, values["train"]), path, problems)
+        elif given is not INVALID and any(value is not None for value in given.values()):
             problems.add(path, "give either train or checkpoint")
 
 
@@ -150,10 +150,13 @@ def _check_families(values: Values, problems: Problems) -> None:
             dimensions = {key: options[key] for key in kind.options if _is_sound(options[key])}
             for concrete in option_sets(dimensions):
                 wrong = kind.check(concrete)
-                if wrong:
-                    about = wrong.split()[0]
-                    path = (role, name, about) if about in concrete else (role, name)
-                    problems.add(path, wrong, value=concrete.get(about))
+                if not wrong:
+                    continue
+                about = wrong.split()[0]
+                path = (role, name, about) if about in concrete else (role, name)
+                problems.add(path, wrong, value=concrete.get(about))
+                if isinstance(dimensions.get(about), Int | Float):
+                    break  # the other values of a range are no news
 
 
 def _check_train(values: Values, problems: Problems) -> None:
@@ -162,6 +165,8 @@ def _check_train(values: Values, problems: Problems) -> None:
 
 def _check_recipe(train: Values, path: Keys, problems: Problems) -> None:
     epochs, milestones = train["epochs"], train["milestones"]
+    if not _is_sound({name: train[name] for name in ("epochs", "warmup_epochs", "schedule", "milestones")}):
+        return
     if max(reachable(train["warmup_epochs"])) >= epochs:
         problems.add((*path, "warmup_epochs"), f"must be below epochs, {epochs}", epochs - 1)
     steps = "step" in reachable(train["schedule"])
@@ -171,7 +176,8 @@ def _check_recipe(train: Values, path: Keys, problems: Problems) -> None:
         problems.add((*path, "milestones"), "only schedule: step has milestones")
     whole = all(type(epoch) is int and 0 < epoch < epochs for epoch in milestones)
     if not whole or list(milestones) != sorted(set(milestones)):
-        problems.add((*path, "milestones"), f"whole numbers from 1 to {epochs - 1}, increasing")
+        allowed = f"whole numbers from 1 to {epochs - 1}, increasing"
+        problems.add((*path, "milestones"), allowed, value=list(milestones))
 
 
 def _check_objectives(values: Values, problems: Problems) -> None:
@@ -229,9 +235,9 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[Values, Problems], None]], ...] =
     (("name",), _check_name),
     (("data.validation",), _check_validation),
     (("teacher",), _check_teacher),
-    (("teacher", "train"), _check_teacher_recipe),
+    (("train.epochs",), _check_teacher_recipe),
     ((), _check_families),
-    (("train",), _check_train),
+    (("train.epochs",), _check_train),
     (("search.objectives",), _check_objectives),
     (("search.early_stopping", "train.epochs"), _check_early_stopping),
     (("distill.alpha", "distill.label_weight", "distill.response"), _check_label_weight),

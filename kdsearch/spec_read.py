@@ -86,9 +86,13 @@ def _read_section(
     entries = {name: entry for name, entry in section.entries.items() if name in given}
     if not fields and section.entries and not given:
         problems.add(path, f"missing; allowed: {_names(known)}")
+
+    def below(name: str) -> Keys:
+        return path if is_word and name == section.word else (*path, name)
+
     # Fields and entries come in the table's order, so that the order in the file decides nothing.
     return {
-        name: read(part, given.get(name), (*path, name), problems, searchable)
+        name: read(part, given.get(name), below(name), problems, searchable)
         for name, part in {**fields, **entries}.items()
     }
 
@@ -184,9 +188,7 @@ def _read_choices(option: Option, node: Node, path: Keys, problems: Problems) ->
         elif value in choices:
             problems.add((*path, position), "a choice can stand once")
         choices.append(value)
-    if not choices:
-        problems.add(path, f"at least one of: {allowed_values(option)}")
-    return INVALID if INVALID in choices or not choices else Categorical(tuple(choices))
+    return INVALID if INVALID in choices else Categorical(tuple(choices))
 
 
 def _range_problem(low: float, high: float, step: float | None, log: bool) -> tuple[str, str, object] | None:
@@ -213,9 +215,10 @@ def _check(option: Option, node: Node) -> tuple[Any, object]:
     value = node.value
     match option.type:
         case "list":
-            scalars = [item.value for item in value if _is_scalar(item)] if isinstance(value, list) else None
-            complete = scalars is not None and isinstance(value, list) and len(scalars) == len(value)
-            return (tuple(scalars or ()), "") if complete else (INVALID, "")
+            items = value if isinstance(value, list) else [node]
+            if items is not value or len(items) < (option.low or 0) or not all(map(_is_scalar, items)):
+                return INVALID, ""
+            return tuple(item.value for item in items), ""
         case "bool":
             nearest = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(node.text.lower(), "")
             return (value, "") if isinstance(value, bool) else (INVALID, nearest)
@@ -255,7 +258,7 @@ def allowed_values(option: Option) -> str:
     kinds = {
         "float": "a number",
         "int": "a whole number",
-        "str": "a word",
+        "str": "text",
         "bool": "true or false",
         "list": "a list",
     }

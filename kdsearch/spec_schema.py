@@ -6,6 +6,7 @@ Goes in: the tables of families, data sets, augmentations and methods. Comes out
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,7 +25,7 @@ class Section:
     A word in place of the mapping is the name of an entry, or else the value of the field `word`; `absent`
     is that word where the section is missing. `variants` adds fields by the value of one: (field, {value:
     fields}). `elsewhere` says of a name that is not known here where it belongs. Below a `fixed` section
-    nothing can be searched.
+    nothing can be searched. One with a `name` stands once in the JSON Schema, however often it is used.
     """
 
     doc: str
@@ -35,6 +36,7 @@ class Section:
     absent: str = ""
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     fixed: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ DATA = Section(
 TEACHER_TRAIN = Section(
     "the teacher's recipe; epochs, batch size, optimizer, schedule and weight decay default to the students'",
     {name: _given(option) for name, option in TRAIN_OPTIONS.items()},
+    name="teacher_train",
 )
 
 TEACHER = _families(
@@ -217,7 +220,7 @@ RESOURCES = Section(
 SPEC = Section(
     "A kdsearch sweep",
     {
-        "name": _fixed("str", doc="of the sweep: its folder and its MLflow experiment"),
+        "name": _fixed("str", doc="the sweep's, its folder's and its MLflow experiment's"),
         "data": DATA,
         "teacher": TEACHER,
         "student": STUDENT,
@@ -243,7 +246,7 @@ DISTRIBUTIONS: dict[str, dict[str, Option]] = {
         "step": Option("int", 1, "distance of the values"),
         "log": Option("bool", False, "search on a logarithmic scale"),
     },
-    "categorical": {"choices": Option("list", doc="the values to choose from")},
+    "categorical": {"choices": Option("list", doc="the values to choose from", low=1)},
 }
 
 
@@ -253,79 +256,92 @@ def distribution_types(option: Option) -> tuple[str, ...]:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a spec; what one key alone cannot tell is left to `spec.load`."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_schema(SPEC, searchable=True)}
+    """The JSON Schema (draft 2020-12) of a spec; what takes several keys to tell is left to `spec.load`."""
+    definitions = {name: _distribution_schema(name) for name in DISTRIBUTIONS}
+    root = _schema(SPEC, True, definitions)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **root, "$defs": definitions}
 
 
-def _schema(item: Item, searchable: bool) -> dict[str, Any]:
+def _schema(item: Item, searchable: bool, definitions: dict[str, Any]) -> dict[str, Any]:
     match item:
         case Option():
             return _option_schema(item, searchable)
         case Listing():
-            return {"description": item.doc, "type": "array", "items": _schema(item.item, searchable)}
+            items = _schema(item.item, False, definitions)
+            return {"description": item.doc, "type": ["array", "null"], "items": items}
         case Section():
-            return _section_schema(item, searchable and not item.fixed)
+            schema = _section_schema(item, searchable and not item.fixed, definitions)
+            if not item.name:
+                return schema
+            definitions[item.name] = schema
+            return {"$ref": f"#/$defs/{item.name}"}
 
 
-def _section_schema(section: Section, searchable: bool) -> dict[str, Any]:
+def _section_schema(section: Section, searchable: bool, definitions: dict[str, Any]) -> dict[str, Any]:
+    required = [name for name, item in section.fields.items() if is_required(item)]
+    # The names that share an entry, torchvision's, are one pattern.
     names: dict[int, list[str]] = {}
     for name, entry in section.entries.items():
         names.setdefault(id(entry), []).append(name)
     mapping: dict[str, Any] = {
         "type": "object",
-        "properties": {name: _schema(item, searchable) for name, item in section.fields.items()},
-        "patternProperties": {
-            f"^({'|'.join(group)})$": _schema(section.entries[group[0]], searchable)
-            for group in names.values()
-        },
-        "required": [name for name, item in section.fields.items() if is_required(item)],
-        "minProperties": 1 if section.entries else 0,
+        "properties": {name: _schema(part, searchable, definitions) for name, part in section.fields.items()},
+        "required": required,
         "unevaluatedProperties": False,
     }
+    for group in names.values():
+        schema = _schema(section.entries[group[0]], searchable, definitions)
+        if len(group) == 1:
+            mapping["properties"][group[0]] = schema
+        else:
+            mapping["patternProperties"] = {f"^({'|'.join(group)})$": schema}
     chosen_by, variants = section.variants
     if variants:
         mapping["allOf"] = [
             {
                 "if": {"properties": {chosen_by: {"const": value}}},
-                "then": {"properties": {name: _schema(o, searchable) for name, o in options.items()}},
+                "then": {"properties": {name: _option_schema(o, searchable) for name, o in options.items()}},
             }
             for value, options in variants.items()
         ]
     shapes = [mapping]
     if section.entries:
+        mapping["minProperties"] = 1
         shapes.append({"enum": list(section.entries)})
     elif section.word:
-        shapes.append(_schema(section.fields[section.word], searchable))
-    if not mapping["required"] and not section.entries:
+        shapes.append(_schema(section.fields[section.word], searchable, definitions))
+    if not required and not section.entries:
         shapes.append({"type": "null"})
-    return {"description": section.doc, "anyOf": shapes}
+    return {"description": section.doc, **(mapping if len(shapes) == 1 else {"anyOf": shapes})}
 
 
 _JSON_TYPES = {"float": "number", "int": "integer", "str": "string", "bool": "boolean", "list": "array"}
 
 
 def _option_schema(option: Option, searchable: bool) -> dict[str, Any]:
-    bounds = {"minimum": option.low, "maximum": option.high, "enum": option.choices}
-    scalar = {"type": _JSON_TYPES[option.type], **{name: b for name, b in bounds.items() if b is not None}}
+    choices = None if option.choices is None else list(option.choices)
+    low, high = ("minItems", "maxItems") if option.type == "list" else ("minimum", "maximum")
+    limits = {low: option.low, high: option.high, "enum": choices}
+    scalar = {"type": _JSON_TYPES[option.type], **{name: v for name, v in limits.items() if v is not None}}
     shapes = [scalar]
     if option.default is None:
         shapes.append({"type": "null"})
     if searchable and option.searchable:
-        shapes += [_distribution_schema(name, scalar) for name in distribution_types(option)]
-    note = "" if option.default in (REQUIRED, None) else f" (default: {option.default})"
+        shapes += [{"$ref": f"#/$defs/{name}"} for name in distribution_types(option)]
+    silent = option.default is REQUIRED or option.default in (None, ())
+    note = "" if silent else f"; default {json.dumps(option.default)}"
     return {"description": option.doc + note, **(scalar if len(shapes) == 1 else {"anyOf": shapes})}
 
 
-def _distribution_schema(name: str, scalar: Mapping[str, Any]) -> dict[str, Any]:
+def _distribution_schema(name: str) -> dict[str, Any]:
     settings = DISTRIBUTIONS[name]
-    properties = {key: _option_schema(option, searchable=False) for key, option in settings.items()}
-    for end in {"low", "high"} & settings.keys():
-        properties[end] = {**scalar, "description": settings[end].doc}
-    if "choices" in settings:
-        properties["choices"] |= {"items": scalar, "minItems": 1, "uniqueItems": True}
     return {
+        "description": f"a searched {name}",
         "type": "object",
-        "properties": {"type": {"const": name}, **properties},
+        "properties": {
+            "type": {"const": name},
+            **{key: _option_schema(option, searchable=False) for key, option in settings.items()},
+        },
         "required": ["type", *(key for key, option in settings.items() if option.default is REQUIRED)],
         "additionalProperties": False,
     }

@@ -12,7 +12,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -107,9 +107,11 @@ def dotted(path: Keys) -> str:
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str:
-    """The most similar of the names, empty where none is similar."""
+    """The most similar of the names, else one that begins with it, else nothing."""
     by_lower = {candidate.lower(): candidate for candidate in names}
-    return next((by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, 1)), "")
+    similar = difflib.get_close_matches(name.lower(), by_lower, 1)
+    longer = [candidate for candidate in by_lower if len(name) > 2 and candidate.startswith(name.lower())]
+    return next((by_lower[match] for match in similar + longer), "")
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[Node, list[Problem]]:
@@ -167,8 +169,6 @@ class _TextReader:
             raise self._error(
                 line, f"broken YAML: character #x{error.character:04x} is not allowed"
             ) from None
-        except RecursionError:
-            raise self._error(1, f"nested deeper than {MAX_DEPTH} levels") from None
         if tree is None:
             return self._node({}, 1), []
         return self._convert(tree, tree.start_mark.line + 1, ()), self._problems
@@ -188,7 +188,7 @@ class _TextReader:
         if isinstance(tree, yaml.SequenceNode):
             items = enumerate(tree.value)
             return self._node([self._convert(i, i.start_mark.line + 1, (*path, n)) for n, i in items], line)
-        value = _scalar(tree.value) if tree.tag == _PLAIN else tree.value
+        value = tree.value if tree.tag == _QUOTED else _scalar(tree.value)
         return self._node(value, line, tree.value)
 
     def _convert_mapping(self, tree: yaml.MappingNode, line: int, path: Keys) -> Node:
@@ -241,14 +241,14 @@ def override(root: Node, setting: str) -> list[Problem]:
     for position, step in enumerate(steps):
         if isinstance(holder.value, list):
             holder_key = ".".join(steps[:position])
-            return [Problem(source, None, holder_key, "", "this is a list: set it as a whole, [a, b]")]
+            return [Problem(source, None, holder_key, "", "this is a list: set it as a whole, as [a, b]")]
         if not isinstance(holder.value, dict):
             holder.value, holder.source, holder.line = {}, source, None
         if position == len(steps) - 1:
             holder.value[step] = value
         else:
             holder = holder.value.setdefault(step, Node({}, source))
-    return problems
+    return [replace(problem, key=f"{key}.{problem.key}".strip(".")) for problem in problems]
 
 
 def _child(node: Node, step: str | int) -> Node | None:
@@ -296,6 +296,16 @@ class _Composer(Reader, Scanner, Parser, Composer, BaseResolver):
         Parser.__init__(self)
         Composer.__init__(self)
         BaseResolver.__init__(self)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stubs leave it untyped
+            raise yaml.composer.ComposerError(None, None, f"nested deeper than {MAX_DEPTH} levels", mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         if kind is not yaml.ScalarNode:

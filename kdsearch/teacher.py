@@ -122,14 +122,13 @@ def default_store() -> Path:
 def content_key(spec: SweepSpec, data: ImageData) -> str:
     """sha256 over everything that decides the teacher: its data, augmentation, network, recipe and seed.
 
-    For a checkpoint: over the data and the file's content. Raises TeacherError where it cannot be read.
+    For a checkpoint: over the data and the file's content. Raises WeightsError where it cannot be read.
     """
     teacher = spec.teacher
     parts: dict[str, Any] = {"data": data.key, "family": teacher.family, "options": dict(teacher.options)}
     if teacher.checkpoint is not None:
-        parts["checkpoint"] = hashlib.sha256(
-            read_file(weights_file(Path(teacher.checkpoint).expanduser()))
-        ).hexdigest()
+        content = read_file(weights_file(Path(teacher.checkpoint).expanduser()))
+        parts["checkpoint"] = hashlib.sha256(content).hexdigest()
     else:
         parts["augment"] = [AUGMENT_VERSION, spec.data.augment]
         parts["train"] = dataclasses.asdict(trial_config(spec).train)
@@ -172,12 +171,14 @@ def prepare(
     for result, new_state in epochs:
         if new_state is not None:
             state = new_state
-            save_partial(key, state, store)
+            with _keeping("the state of the teacher's training"):
+                save_partial(key, state, store)
         if progress is not None:
             progress(result, trial_config(spec).train.epochs)
     assert state is not None, "training ends with a state"
     teacher = finish(spec, data, state, device)
-    save(teacher, store)
+    with _keeping("the teacher"):
+        save(teacher, store)
     return teacher
 
 
@@ -266,9 +267,7 @@ def load_checkpoint_teacher(spec: SweepSpec, data: ImageData, device: str = "aut
                 )
         weights = fitted(read_weights(file), model, file)
     except ValueError as error:  # WeightsError, or a network that cannot be built for such images
-        advice = (
-            "" if teacher.family else "; for weights made elsewhere name their family beside the checkpoint"
-        )
+        advice = "" if teacher.family else "; for weights made elsewhere name their family and options too"
         raise TeacherError(f"teacher.checkpoint: {error}{advice}") from error
     history = {
         "source": "loaded",
@@ -282,47 +281,37 @@ def load_checkpoint_teacher(spec: SweepSpec, data: ImageData, device: str = "aut
 
 
 def save(teacher: Teacher, store: Path) -> Path:
-    """Keep a teacher; the folder appears whole or not at all. Returns the folder.
+    """Keep a teacher; the folder appears whole or not at all. Returns the folder. Raises OSError.
 
     A sound one under the same key, from a sweep that was faster, stays; a damaged one is replaced.
     """
     folder = _folder(teacher.key, store)
     draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     content = safetensors.numpy.save(teacher.weights)
-    description = {
-        field.name: getattr(teacher, field.name)
-        for field in dataclasses.fields(teacher)
-        if field.name != "weights"
-    } | {"options": dict(teacher.options), "sha256": hashlib.sha256(content).hexdigest()}
-    write_atomically(draft / "teacher.safetensors", content)
-    write_atomically(draft / "teacher.json", (json.dumps(description, indent=2) + "\n").encode())
-    if find(teacher.key, store) is None:
-        shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # another sweep was faster: the check below decides
+    fields = {field.name: getattr(teacher, field.name) for field in dataclasses.fields(teacher)}
+    del fields["weights"]
+    fields |= {"options": dict(teacher.options), "sha256": hashlib.sha256(content).hexdigest()}
+    try:
+        write_atomically(draft / "teacher.safetensors", content)
+        write_atomically(draft / "teacher.json", (json.dumps(fields, indent=2) + "\n").encode())
+        if not _is_sound(teacher.key, store):
+            shutil.rmtree(folder, ignore_errors=True)
             os.replace(draft, folder)
             sync_folder(folder.parent)
-    shutil.rmtree(draft, ignore_errors=True)
-    if find(teacher.key, store) is None:
-        raise OSError(f"{folder}: the teacher could not be stored")
+    except OSError:
+        if not _is_sound(teacher.key, store):  # else another sweep was faster
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     shutil.rmtree(_partial_folder(teacher.key, store), ignore_errors=True)
     return folder
 
 
 def find(key: str, store: Path) -> Teacher | None:
     """The stored teacher, verified; None where there is none, or, with a warning, where it is damaged."""
-    folder = _folder(key, store)
-    if not folder.exists():
-        return None
     try:
-        file = folder / "teacher.safetensors"
-        description = read_description(file)
-        weights = read_weights(file)
-        if description.pop("key") != key:
-            raise WeightsError(f"{folder}: teacher.json belongs to another teacher")
-        del description["sha256"]
-        description["report"]["source"] = "stored"
-        return Teacher(key=key, weights=weights, **description)
-    except (WeightsError, KeyError, TypeError) as error:
+        return _stored(key, store) if _folder(key, store).exists() else None
+    except WeightsError as error:
         logger.warning("the stored teacher is damaged and will be trained again: %s", error)
         return None
 
@@ -415,6 +404,38 @@ def _partial_folder(key: str, store: Path) -> Path:
     return store / "teachers" / f"{key}.partial"
 
 
+def _stored(key: str, store: Path) -> Teacher:
+    """Raises WeightsError where anything is missing, damaged or another teacher's."""
+    file = _folder(key, store) / "teacher.safetensors"
+    description = read_description(file)
+    weights = read_weights(file)
+    try:
+        del description["sha256"]
+        description["report"]["source"] = "stored"
+        teacher = Teacher(weights=weights, **description)
+    except (KeyError, TypeError) as error:
+        raise WeightsError(f"{file.with_suffix('.json')}: damaged, it does not describe a teacher") from error
+    if teacher.key != key:
+        raise WeightsError(f"{file.with_suffix('.json')}: describes another teacher")
+    return teacher
+
+
+def _is_sound(key: str, store: Path) -> bool:
+    try:
+        return bool(_stored(key, store))
+    except WeightsError:
+        return False
+
+
+@contextlib.contextmanager
+def _keeping(what: str) -> Iterator[None]:
+    """A store that cannot be written costs the next sweep some training, not this one its teacher."""
+    try:
+        yield
+    except OSError as error:
+        logger.warning("%s could not be kept: %s", what, error)
+
+
 def _network(family: str, options: Mapping[str, Any], data: ImageData) -> Architecture:
     return Architecture(family, options, data.num_classes, data.in_channels, data.image_size)
 
@@ -443,8 +464,6 @@ def _measured(
     views = Views(data.validation, data.mean, data.std, (), policy.device)
     logits = predict(teacher.build(str(policy.device)), views, policy).cpu()
     if not bool(torch.isfinite(logits).all()):
-        raise TeacherError(
-            f"the teacher ({network.family}) puts out infinite or NaN logits on validation images"
-        )
+        raise TeacherError(f"the teacher ({network.family}) puts out infinite or NaN on validation images")
     report = {**quality(logits, views.labels.cpu()), **cost(*network), **history}
     return dataclasses.replace(teacher, report=report)

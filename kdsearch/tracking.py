@@ -37,7 +37,7 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 METRICS_PER_CALL = 800  # of mlflow's 1,000 entities a call; 100 params and 100 tags come on top
 MAX_RETRY_S = 60.0
 WARN_EVERY_S = 60.0
-LAST_ATTEMPTS = 3  # a store that is down when the sweep ends holds the user up for no longer than that
+LAST_ATTEMPTS = 3  # once the sweep has ended; one if the store was down already: the user is waiting
 
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing leaves this machine unasked
@@ -92,7 +92,8 @@ def ui_command(uri: str | None = None) -> str:
     if resolved.startswith(("http://", "https://")):
         return redact(resolved)
     command = "mlflow ui --host 127.0.0.1"
-    if resolved == resolve_uri(DEFAULT_URI):
+    # Where an older MLflow left its file store, `mlflow ui` shows that one unless told otherwise.
+    if resolved == resolve_uri(DEFAULT_URI) and not any(Path("mlruns").glob("*/meta.yaml")):
         return command
     shown = shlex.quote(resolved) if redact(resolved) == resolved else '"$MLFLOW_TRACKING_URI"'
     return f"{command} --backend-store-uri {shown}"
@@ -120,7 +121,8 @@ class Tracker:
         self._mirror.load(events)
         self._queue: queue.SimpleQueue[Event | Path] = queue.SimpleQueue()
         self._flush_s, self._retry_s = flush_s, retry_s
-        self._num_failures, self._error, self._quiet_until = 0, "", 0.0
+        self.num_failures = 0  # attempts since the store last took everything
+        self._error, self._quiet_until = "", 0.0
         self._done, self._is_cancelled = threading.Event(), threading.Event()
         threading.Thread(target=self._write, name="mlflow", daemon=True).start()
 
@@ -153,10 +155,10 @@ class Tracker:
             self._done.set()
 
     def _write_until_finished(self) -> None:
-        wait_s, attempts_left = 0.0, LAST_ATTEMPTS
-        is_finishing = False
+        wait_s, is_finishing, attempts_left = 0.0, False, LAST_ATTEMPTS
         while not self._is_cancelled.is_set():
-            is_finishing = self._listen(wait_s) or is_finishing
+            if self._listen(wait_s):
+                is_finishing, attempts_left = True, 1 if self.num_failures else LAST_ATTEMPTS
             try:
                 self._mirror.flush(self._is_cancelled.is_set)
             except Exception as error:  # whatever a store, a server or their client does, training goes on
@@ -165,7 +167,7 @@ class Tracker:
                 if not attempts_left:
                     return
                 longest_s = 1.0 if is_finishing else MAX_RETRY_S
-                wait_s = min(self._retry_s * 2 ** min(self._num_failures - 1, 10), longest_s)
+                wait_s = min(self._retry_s * 2 ** min(self.num_failures - 1, 10), longest_s)
             else:
                 self._succeeded()
                 wait_s = self._flush_s
@@ -194,7 +196,7 @@ class Tracker:
 
     def _failed(self, error: Exception) -> None:
         """One warning, then at most one a minute."""
-        self._num_failures += 1
+        self.num_failures += 1
         self._error = _reason(error)
         if time.monotonic() < self._quiet_until:
             return
@@ -202,19 +204,20 @@ class Tracker:
         logger.warning(
             "MLflow (%s) does not take the results (%s, attempt %d). The sweep goes on: its journal keeps"
             " everything, and MLflow gets it when it answers again",
-            *(redact(self._uri), self._error, self._num_failures),
+            *(redact(self._uri), self._error, self.num_failures),
         )
 
     def _succeeded(self) -> None:
-        if self._num_failures:
+        if self.num_failures:
             logger.info("MLflow (%s) answers again and has everything so far", redact(self._uri))
-        self._num_failures, self._error = 0, ""
+        self.num_failures, self._error = 0, ""
 
 
 def sync(folder: Path, uri: str | None = None, append: Append | None = None) -> SyncResult:
     """Make a store hold what the journal of a sweep's folder says. Doing it twice changes nothing more.
 
-    A store that cannot be written to is reported in `error`. Raises MissingSweepError and DamagedSweepError.
+    The runs of a killed sweep stay RUNNING, as nothing in its journal ends them: a resume does. A store that
+    cannot be written to is reported in `error`. Raises MissingSweepError and DamagedSweepError.
     """
     _, events = results.load(folder)
     uri = resolve_uri(uri)
@@ -352,8 +355,16 @@ class MlflowStore:
 
 
 def _stored(run: Any) -> StoredRun:
-    info, data = run.info, run.data
-    return StoredRun(info.run_id, str(info.experiment_id), info.status, dict(data.params), dict(data.tags))
+    # A run that was taken up again keeps its old end in the store; a running one has none.
+    ended_ms = run.info.end_time if run.info.status != "RUNNING" else 0
+    return StoredRun(
+        run_id=run.info.run_id,
+        experiment_id=str(run.info.experiment_id),
+        status=run.info.status,
+        ended_ms=ended_ms or 0,
+        params=dict(run.data.params),
+        tags=dict(run.data.tags),
+    )
 
 
 def _new_client(uri: str) -> Any:

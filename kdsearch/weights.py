@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,12 +69,13 @@ def read_weights(file: Path) -> Weights:
         except safetensors.SafetensorError as error:
             raise WeightsError(f"{file}: damaged, not a safetensors file ({error})") from error
     try:
-        return _named_tensors(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), file)
-    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes torch.load raise a dozen types, AssertionError included
         raise WeightsError(
             f"{file}: refused: it is damaged, or holds pickled objects besides weights, which reading would "
             "execute; write weights alone: torch.save(model.state_dict(), ...) or safetensors"
         ) from error
+    return _named_tensors(loaded, file)
 
 
 def read_file(file: Path) -> bytes:
@@ -96,6 +96,7 @@ def to_arrays(tensors: Mapping[str, Tensor]) -> Weights:
 def fitted(weights: Weights, model: Classifier, file: Path) -> Weights:
     """The weights under the model's names. Raises WeightsError where they are not this model's."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    weights = dict(weights)
     for prefix in WRAPPERS:
         if all(name.startswith(prefix) for name in weights):
             weights = {name.removeprefix(prefix): array for name, array in weights.items()}

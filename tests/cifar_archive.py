@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 NUM_CIFAR10_BATCHES = 5
-NUM_COARSE_CLASSES = 20
+NUM_SUPERCLASSES = 20
 
 
 class Python2Pickler(pickle._Pickler):  # the C pickler cannot be taught another opcode for strings
@@ -45,17 +45,25 @@ class Python2Pickler(pickle._Pickler):  # the C pickler cannot be taught another
 
 
 def make_images(num_images: int, num_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows uint8 [N, 3072] and labels [N]: a smooth pattern for each class, dimmed, shifted, under noise."""
-    patterns = (
-        np.random.default_rng(0).normal(size=(num_classes, 3, 4, 4)).repeat(8, axis=2).repeat(8, axis=3)
-    )
-    patterns += patterns[..., ::-1]  # mirrored images stay in their class
+    """Rows uint8 [N, 3072] and labels [N]; small networks learn them, but not to the last image.
+
+    A class is its superclass's smooth pattern with a detail of its own. An image is that pattern, dimmed,
+    shifted by up to 3 pixels and overlaid with a weaker pattern of some other class, under noise.
+    """
+    patterns = np.random.default_rng(0)
+    coarse = patterns.normal(size=(num_classes // 5, 3, 4, 4))
+    detail = patterns.normal(size=(num_classes, 3, 4, 4))
+    classes = (np.tile(coarse, (5, 1, 1, 1)) + 0.7 * detail).repeat(8, axis=2).repeat(8, axis=3)
+    classes += classes[..., ::-1]  # mirrored images stay in their class
+
     rng = np.random.default_rng(seed + 1)
     labels = rng.permutation(np.arange(num_images) % num_classes)
-    strength = rng.uniform(15, 35, size=(num_images, 1, 1, 1))
-    shifts = rng.integers(-3, 4, size=(num_images, 2))
-    shifted = [np.roll(patterns[label], shift, (1, 2)) for label, shift in zip(labels, shifts, strict=True)]
-    images = 128 + strength * np.stack(shifted) + rng.normal(scale=40, size=(num_images, 3, 32, 32))
+    distractors = rng.integers(num_classes, size=num_images)
+    strength, share = rng.uniform((10, 0), (30, 0.8), size=(num_images, 2)).T
+    images = rng.normal(128, 40, size=(num_images, 3, 32, 32))
+    for position, shift in enumerate(rng.integers(-3, 4, size=(num_images, 2))):
+        pattern = classes[labels[position]] + share[position] * classes[distractors[position]]
+        images[position] += strength[position] * np.roll(pattern, shift, axis=(1, 2))
     return images.clip(0, 255).astype(np.uint8).reshape(num_images, 3072), labels
 
 
@@ -84,7 +92,7 @@ def write(
             "test": _entry(*test, "fine_labels", "testing batch 1 of 1"),
             "meta": {
                 "fine_label_names": names,
-                "coarse_label_names": [f"superclass_{label:02d}" for label in range(NUM_COARSE_CLASSES)],
+                "coarse_label_names": [f"superclass_{label:02d}" for label in range(NUM_SUPERCLASSES)],
             },
         }
     folder.mkdir(parents=True)
@@ -102,7 +110,7 @@ def _entry(data: np.ndarray, labels: np.ndarray, labels_key: str, batch_label: s
         labels_key: [int(label) for label in labels],
     }
     if labels_key == "fine_labels":
-        entry["coarse_labels"] = [int(label) % NUM_COARSE_CLASSES for label in labels]
+        entry["coarse_labels"] = [int(label) % NUM_SUPERCLASSES for label in labels]
     return entry
 
 

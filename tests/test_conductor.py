@@ -80,8 +80,8 @@ def test_the_smallest_and_the_largest_student_are_controlled_first(tmp_path: Pat
 
     assert first is not None
     assert second is not None
-    assert (first.trial_id, first.config.student) == ("c0000", Choice("mlp", {"width": 0.25}))
-    assert (second.trial_id, second.config.student) == ("c0001", Choice("resnet", {"width": 1.0}))
+    assert (first.trial_id, first.config.student) == ("c0000", Choice("mlp", {"depth": 2, "width": 0.25}))
+    assert (second.trial_id, second.config.student) == ("c0001", Choice("resnet", {"depth": 20, "stem_ratio": 1.0, "width": 1.0}))
     assert first.config.distill == second.config.distill == {}
 
 

@@ -294,6 +294,20 @@ def test_fashion_mnist_falls_back_to_debians_package(tmp_path, monkeypatch):
     assert len(data.load_test(DataSpec("fashion_mnist", str(tmp_path / "nothing")))) == 30
 
 
+def test_fashion_mnist_with_an_eleventh_class_is_refused(tmp_path):
+    write_fashion(tmp_path)
+    write_idx(tmp_path / "train-labels-idx1-ubyte.gz", np.full(200, 10, np.uint8))
+    with pytest.raises(DataError, match="label 10; there are 10 classes"):
+        data.load(DataSpec("fashion_mnist", str(tmp_path)))
+
+
+def test_fashion_mnist_with_fewer_labels_than_images_is_refused(tmp_path):
+    write_fashion(tmp_path)
+    write_idx(tmp_path / "train-labels-idx1-ubyte.gz", np.zeros(199, np.uint8))
+    with pytest.raises(DataError, match=r"\(200, 28, 28\) images for \(199,\) labels"):
+        data.load(DataSpec("fashion_mnist", str(tmp_path)))
+
+
 def test_missing_fashion_mnist_says_which_files_go_where(tmp_path, monkeypatch):
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "no-debian")
     monkeypatch.setattr(fashion_mnist, "_MIRROR", f"file://{tmp_path}/no-mirror/")
@@ -529,6 +543,13 @@ def test_image_folder_uses_its_own_validation(tmp_path, name):
     write_images(tmp_path, name, {"cat": 2, "dog": 2})
     loaded = data.load(DataSpec("image_folder", str(tmp_path)))
     assert (len(loaded.train), len(loaded.validation)) == (120, 4)
+
+
+def test_seed_draws_the_subset_too(tmp_path):
+    write_image_folder(tmp_path)
+    write_images(tmp_path, "val", {"cat": 2, "dog": 2})
+    spec = DataSpec("image_folder", str(tmp_path), subset=50)
+    assert data.load(spec).key != data.load(replace(spec, seed=1)).key
 
 
 def test_image_folder_with_its_own_validation_refuses_to_split_another(tmp_path):

@@ -6,6 +6,7 @@ below; a change here is a change of the loss.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -17,14 +18,24 @@ from kdsearch.data.views import Batch
 from kdsearch.losses import rkd as rkd_module
 from kdsearch.losses.at import at, attention_map
 from kdsearch.losses.at import build as build_at
+from kdsearch.losses.cc import cc
+from kdsearch.losses.dist import dist, dist_inter, dist_intra
+from kdsearch.losses.dkd import dkd, nckd, tckd
 from kdsearch.losses.fitnet import build as build_fitnet
 from kdsearch.losses.fitnet import fitnet
+from kdsearch.losses.infonce import infonce
 from kdsearch.losses.kd import kd
+from kdsearch.losses.logit_std import logit_std
+from kdsearch.losses.nst import build as build_nst
+from kdsearch.losses.nst import nst
+from kdsearch.losses.pkt import pkt
 from kdsearch.losses.regressor import Regressor
 from kdsearch.losses.rkd import rkd, rkd_angle, rkd_distance
 from kdsearch.losses.sp import sp
 from kdsearch.losses.tensors import pool_smaller, unit
 from kdsearch.losses.terms import TermContext, build_terms, label_loss, label_weight, total_loss
+from kdsearch.losses.vid import Predictor, vid
+from kdsearch.losses.wsl import wsl, wsl_per_sample
 from kdsearch.models.build import Outputs, Stage
 from kdsearch.records import Choice, TrainConfig, TrialConfig
 
@@ -58,6 +69,18 @@ REFERENCE = {
     "at, student pooled": (lambda: at(M_S, M_T2), 0.0607617686455),
     "sp": (lambda: sp(M_S, M_T), 0.00784216942553),
     "fitnet, bare": (lambda: fitnet(M5, M_T), 1.07427717326),
+    "dkd, TCKD": (lambda: dkd(Z_S, Z_T, LABELS, 4.0, tckd_weight=1, nckd_weight=0), 1.04455687002),
+    "dkd, NCKD": (lambda: dkd(Z_S, Z_T, LABELS, 4.0, tckd_weight=0, nckd_weight=1), 3.93790460448),
+    "dkd": (lambda: dkd(Z_S, Z_T, LABELS, 4.0), 32.5477937058),
+    "dist": (lambda: dist(Z_S, Z_T), 2.11577519251),
+    "dist, intra": (lambda: dist_intra(Z_S, Z_T), 0.954298160819),
+    "logit_std": (lambda: logit_std(Z_S, Z_T), 0.961870416195),
+    "wsl": (lambda: wsl(Z_S, Z_T, LABELS, 2.0), 5.62549621354),
+    "wsl, equal logits": (lambda: wsl(Z_S, Z_S, LABELS, 2.0), 3.27837427068),
+    "nst": (lambda: nst(M_S, M_T), 0.440695460742),
+    "nst, student pooled": (lambda: nst(M_S, M_T2), 0.56348086481),
+    "pkt": (lambda: pkt(E_S, E_T), 0.162360035231),
+    "cc, without heads": (lambda: cc(E_S, E4), 4.60622047616),
     "rkd, distance": (lambda: rkd_distance(E_S, E_T), 0.159967564843),
     "rkd, angle": (lambda: rkd_angle(E_S, E_T), 0.103942002915),
     "rkd": (lambda: rkd(E_S, E_T), 9.19628926681),
@@ -69,7 +92,10 @@ def test_value_of_the_reference(loss: Any, value: float) -> None:
     assert loss().item() == pytest.approx(value, rel=RELATIVE)
 
 
-# By hand. In brackets: what the inputs become on the way.
+SWAPPED, ALIKE = tensor([1, 3], [3, 1]).log(), tensor([1, 3], [1, 9]).log()
+ORTHOGONAL = tensor([2, 0], [0, 1]), tensor([1, 0], [0, 3])
+
+# The arithmetic stands above each: what the inputs become on the way, then the formula.
 BY_HAND = {
     # T=2: teacher (1/4, 3/4), student (1/2, 1/2); KL = 1/4 ln(1/2) + 3/4 ln(3/2) = 3/4 ln 3 - ln 2; times 4
     "kd": (lambda: kd(tensor([0, 0]), tensor([0, 2 * math.log(3)]), 2.0), 3 * math.log(3) - 4 * math.log(2)),
@@ -85,9 +111,53 @@ BY_HAND = {
     "sp": (lambda: sp(tensor([1, 0], [0, 1]), tensor([1, 0], [1, 0])), 1 - 1 / math.sqrt(2)),
     # distances 1, 3, 2 over their mean 2 against 1, 2, 1 over 4/3: off by 1/4, 0, 1/4; 4 ((1/4)^2 / 2) / 9
     "rkd, distance": (lambda: rkd_distance(tensor([0], [1], [3]), tensor([0], [1], [2])), 1 / 72),
+    # the student's distances, all 1e-6, over their mean are 1: off by 1/4, 1/2, 1/4; 2 (2/32 + 1/8) / 9
+    "rkd, distance, one place": (lambda: rkd_distance(tensor([5], [5], [5]), tensor([0], [1], [2])), 1 / 24),
     # cosines at the three vertices 0, 1/sqrt 2, 1/sqrt 2 against 1, -1, 1:
     # 1/2 + (1/sqrt 2 + 1/2) + (1 - 1/sqrt 2)^2 / 2 = 7/4, each angle counted twice among 27
     "rkd, angle": (lambda: rkd_angle(tensor([0, 0], [1, 0], [0, 1]), tensor([0], [1], [2])), 3.5 / 27),
+    # student (1/3, 2/3) and (1/2, 1/2), teacher 2 : 1 : 3, so (1/3, 2/3) and (1/4, 3/4): as kd above
+    "dkd, same label": (
+        lambda: dkd(tensor([0, 0, 0]), tensor([2, 1, 3]).log(), torch.tensor([0]), 1.0, nckd_weight=1.0),
+        0.75 * math.log(3) - math.log(2),
+    ),
+    # teacher 6 : 1 : 1, so (3/4, 1/4) and (1/2, 1/2): 3/4 ln((3/4) / (1/3)) + 1/4 ln((1/4) / (2/3))
+    "dkd, same others": (
+        lambda: dkd(tensor([0, 0, 0]), tensor([6, 1, 1]).log(), torch.tensor([0]), 1.0),
+        0.75 * math.log(9 / 4) + 0.25 * math.log(3 / 8),
+    ),
+    # two classes: each row's correlation is 1 or -1, here one each; both columns rise against falling ones
+    "dist, inter": (lambda: dist_inter(SWAPPED, ALIKE), 1.0),
+    "dist, intra": (lambda: dist_intra(SWAPPED, ALIKE), 2.0),
+    "dist, T=2": (lambda: dist(2 * SWAPPED, 2 * ALIKE, 2.0), 2.0**2 * (1.0 + 2.0)),
+    # two classes become (-1, 1) / sqrt 2 and (1, -1) / sqrt 2; at T = sqrt 2 the log odds are -1 and 1:
+    # T^2 = 2 times (p - q) * 1 with p = 1 / (1 + 1/e), q = 1 - p, so 2 tanh(1/2)
+    "logit_std": (lambda: logit_std(tensor([0, 1]), tensor([5, 0]), math.sqrt(2)), 2 * math.tanh(0.5)),
+    # label losses ln 2 and ln(4/3), the cross-entropy with a uniform student is ln 2
+    "wsl": (
+        lambda: wsl(tensor([0, 0]), tensor([3, 1]).log(), torch.tensor([0]), 1.0),
+        (1 - math.exp(-math.log(2) / math.log(4 / 3))) * math.log(2),
+    ),
+    # k(T,T) = k(S,S) = 1, k(S,T) = 0
+    "nst": (lambda: nst(tensor([[[2, 0]]]), tensor([[[0, 3]]])), 2.0),
+    # a teacher with both channels: k(T,T) = 1/2, k(S,S) = 1, k(S,T) = 1/2
+    "nst, more channels": (lambda: nst(tensor([[[2, 0]]]), tensor([[[1, 0]], [[0, 3]]])), 0.5),
+    # student rows (2/3, 1/3), teacher rows (1/2, 1/2): 2 (1/2 ln(3/4) + 1/2 ln(3/2)) / 4
+    "pkt": (lambda: pkt(tensor([1e3, 0], [0, 1e3]), tensor([1e3, 0], [1e3, 0])), 0.25 * math.log(9 / 8)),
+    # ((1 - 3)^2 / 2 + ln 2) / 2
+    "vid": (lambda: vid(tensor([[[1]]]), tensor([[[3]]]), tensor(2)), 1 + 0.5 * math.log(2)),
+    # deviations (1, 2), (2, 3), (2, 1): (1*2 + 2*3 + 2*2 + 3*1) / 2
+    "cc": (lambda: cc(tensor([1, 2], [3, 4], [0, 0]), tensor([0, 0], [1, 1], [2, -1])), 7.5),
+    # partners at cosine 1, the other at 0: log(e + 1) - 1
+    "infonce": (lambda: infonce(*ORTHOGONAL, tau=1), math.log1p(1 / math.e)),
+    # cosines (1, 0), (1, 0): the student picks at log(e + 1) - 1 and log(e + 1), the teacher twice at log 2
+    "infonce, one way": (
+        lambda: infonce(tensor([1, 0], [1, 0]), tensor([1, 0], [0, 1]), tau=1),
+        (math.log(math.e + 1) - 0.5 + math.log(2)) / 2,
+    ),
+    # every partner is as good as any other
+    "infonce, all alike": (lambda: infonce(torch.ones(3, 2), torch.ones(3, 2)), math.log(3)),
+    # 72 times the 1/72 from above
     "rkd": (
         lambda: rkd(
             tensor([0, 0], [1, 0], [3, 0]), tensor([0], [1], [2]), distance_weight=72, angle_weight=0
@@ -99,7 +169,7 @@ BY_HAND = {
 
 @pytest.mark.parametrize(("loss", "value"), BY_HAND.values(), ids=BY_HAND.keys())
 def test_value_worked_out_by_hand(loss: Any, value: float) -> None:
-    assert loss().item() == pytest.approx(value, rel=1e-12)
+    assert loss().item() == pytest.approx(value, rel=RELATIVE)
 
 
 WHERE_EQUAL = {
@@ -111,6 +181,12 @@ WHERE_EQUAL = {
     "fitnet": lambda: fitnet(M_T, M_T),
     "sp": lambda: sp(M_S, M_S),
     "sp, scaled and mirrored": lambda: sp(2 * M_S.flip(1), M_S),
+    "dkd": lambda: dkd(Z_S, Z_S, LABELS, 4.0),
+    "logit_std": lambda: logit_std(Z_S, Z_S),
+    "nst": lambda: nst(M_S, M_S),
+    "nst, scaled and mirrored": lambda: nst(2 * M_S.flip(1), M_S),
+    "pkt": lambda: pkt(E_S, E_S),
+    "cc": lambda: cc(E_S, E_S),
     "rkd, distance": lambda: rkd_distance(E_S, E_S),
     "rkd, angle": lambda: rkd_angle(E_S, E_S),
     "rkd, moved and scaled": lambda: rkd(2 * E_S + 1, E_S),
@@ -183,6 +259,97 @@ def test_rkd_of_a_single_sample_is_zero() -> None:
 
 def test_rkd_gradient_is_the_derivative() -> None:
     assert torch.autograd.gradcheck(lambda e: rkd(e, E_T), E_S.clone().requires_grad_())
+
+
+def test_dist_is_about_1e_7_where_the_logits_agree() -> None:
+    assert dist(Z_S, Z_S).item() == pytest.approx(8.8848e-08, rel=1e-4)
+
+
+def test_dkd_is_kd_with_the_parts_weighed_apart() -> None:
+    target, others = (part(Z_S, Z_T, LABELS, 4.0) for part in (tckd, nckd))
+    label_probability = (Z_T / 4).softmax(1).gather(1, LABELS[:, None])[:, 0]
+    torch.testing.assert_close((target + (1 - label_probability) * others).mean(), kd(Z_S, Z_T, 4.0))
+
+
+def test_dkd_stays_finite_where_probabilities_underflow() -> None:
+    logits = (1e4 * Z_S.float()).requires_grad_()
+    loss = dkd(logits, 1e4 * Z_T.float(), LABELS, 1.0)
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("epoch", "share"), [(1, 1 / 20), (10, 1 / 2), (20, 1), (240, 1)])
+def test_dkd_grows_over_the_first_20_of_240_epochs(epoch: int, share: float) -> None:
+    config = trial(response=Choice("dkd"))
+    terms = build_terms(config, dataclasses.replace(context(), num_epochs=240))
+    _, parts = total_loss(config, terms, outputs(seed=1), outputs(seed=2), batch(), epoch)
+    total = parts["dkd_target"] + parts["dkd_others"]
+    assert total.item() == pytest.approx(share * 32.5477937058, rel=RELATIVE)
+
+
+def test_dkd_without_warmup_is_whole_from_the_first_epoch() -> None:
+    config = trial(response=Choice("dkd", {"warmup": 0.0}))
+    terms = build_terms(config, context())
+    _, parts = total_loss(config, terms, outputs(seed=1), outputs(seed=2), batch(), 1)
+    assert parts["dkd_target"].item() == pytest.approx(1.04455687002, rel=RELATIVE)
+
+
+@pytest.mark.parametrize(("method", "per_sample"), [("dkd_target", tckd), ("wsl", wsl_per_sample)])
+def test_mixed_labels_share_a_loss_that_reads_labels(method: str, per_sample: Any) -> None:
+    config = trial(response=Choice(method.split("_")[0], {"scale": 1.0, "warmup": 0.0}))
+    others, mix = LABELS.flip(0), torch.linspace(0, 1, 6, dtype=torch.float64)
+    terms = build_terms(config, context())
+    _, parts = total_loss(config, terms, outputs(seed=1), outputs(seed=2), batch(LABELS, others, mix), 1)
+    first, second = (per_sample(Z_S, Z_T, labels, 4.0) for labels in (LABELS, others))
+    torch.testing.assert_close(parts[method], (mix * first + (1 - mix) * second).mean())
+
+
+def test_logit_std_ignores_the_size_of_the_logits() -> None:
+    logits = Z_S.clone().requires_grad_()
+    logit_std(logits, Z_T).backward()
+    assert (logits.grad * Z_S).sum(1).abs().max() < 1e-6
+    assert logit_std(3 * Z_S, Z_T).item() == pytest.approx(0.961870416195, rel=1e-6)
+
+
+def test_logit_std_of_constant_logits_is_finite() -> None:
+    logits = torch.zeros(6, 5, dtype=torch.float64, requires_grad=True)
+    loss = logit_std(logits, Z_T)
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad.isfinite().all()
+
+
+def test_wsl_gradient_is_that_of_kd_times_its_weight() -> None:
+    logits = Z_S.clone().requires_grad_()
+    wsl(logits, Z_T, LABELS, 2.0).backward()
+    losses = [nn.functional.cross_entropy(z, LABELS, reduction="none") for z in (Z_S, Z_T)]
+    weight = 1 - (-losses[0] / (losses[1] + 1e-7)).exp()
+    expected = 2.0 / 6 * weight[:, None] * ((Z_S / 2).softmax(1) - (Z_T / 2).softmax(1))
+    torch.testing.assert_close(logits.grad, expected)
+
+
+def test_nst_refuses_maps_of_one_pixel_in_words() -> None:
+    with pytest.raises(ValueError, match=r"nst .*single pixel"):
+        build_nst({"layer_map": "stage1>stage1"}, context(student_sizes=(1,), teacher_sizes=(4,)))
+
+
+@pytest.mark.parametrize("variance", [0.01, 5.0, 100.0])
+def test_vid_starts_from_the_variance_it_is_given(variance: float) -> None:
+    predictor = Predictor(Stage("stage1", 3, 4), Stage("stage1", 5, 4), variance).double()
+    expected = vid(predictor.mean(M_S), M_T, torch.full((5,), variance, dtype=torch.float64))
+    torch.testing.assert_close(predictor(M_S, M_T), expected, rtol=1e-5, atol=0)
+
+
+def test_vid_predicts_from_the_pooled_student() -> None:
+    predictor = Predictor(Stage("stage1", 3, 4), Stage("stage1", 5, 2), 1.0).double()
+    pooled = nn.functional.avg_pool2d(M_S, 2)
+    expected = vid(predictor.mean(pooled), M_T2, torch.ones(5, dtype=torch.float64))
+    torch.testing.assert_close(predictor(M_S, M_T2), expected, rtol=1e-5, atol=0)
+
+
+def test_cc_of_a_single_sample_is_zero() -> None:
+    assert cc(E_S[:1], E4[:1]).item() == 0.0
 
 
 @pytest.mark.parametrize(
@@ -354,18 +521,20 @@ def test_parts_hold_no_graph() -> None:
     assert not any(part.requires_grad for part in parts.values())
 
 
-@pytest.mark.parametrize(
-    ("config", "weight"),
-    [
-        (trial(), 1.0),
-        (trial(relation=RKD), 1.0),
-        (trial(response=KD), 0.75),
-        (trial(response=KD, label=0.5), 0.5),
-        (trial(response=KD, label=0.0), 0.0),
-        (trial(relation=RKD, label=0.5), 0.5),
-    ],
-    ids=["control", "feature only", "kd", "kd, own weight", "kd, no labels", "feature only, own weight"],
-)
+LABEL_WEIGHTS = {
+    "control": (trial(), 1.0),
+    "relation only": (trial(relation=RKD), 1.0),
+    "relation only, own weight": (trial(relation=RKD, label=0.5), 0.5),
+    "kd": (trial(response=KD), 0.75),
+    "kd, own weight": (trial(response=KD, label=0.5), 0.5),
+    "kd, no labels": (trial(response=KD, label=0.0), 0.0),
+    "dkd": (trial(response=Choice("dkd")), 1.0),
+    "dkd, own weight": (trial(response=Choice("dkd"), label=0.5), 0.5),
+    "logit_std": (trial(response=Choice("logit_std")), 0.1),
+}
+
+
+@pytest.mark.parametrize(("config", "weight"), LABEL_WEIGHTS.values(), ids=LABEL_WEIGHTS.keys())
 def test_label_weight(config: TrialConfig, weight: float) -> None:
     assert label_weight(config) == weight
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from kdsearch import data as datasets
+from kdsearch.data.views import Views
 from kdsearch.device import NARROWEST_CHANNELS_LAST, device_policy, narrowest_layer, num_threads
 from kdsearch.losses import METHODS
 from kdsearch.models.build import build
@@ -134,24 +135,22 @@ def test_resumed_in_the_middle_equals_uninterrupted(small, tmp_path, optimizer):
     assert equal_weights(resumed.student.state_dict(), whole.student.state_dict())
 
 
-def test_dropout_resumes_too(small):
-    config = with_train(
-        dataclasses.replace(CONTROL, student=Choice("torchvision/squeezenet1_1", {"dropout": True})),
-        lr=0.001,
-        batch_size=128,
-        epochs=2,
-    )
-    large = dataclasses.replace(small, train=upscaled(small.train), validation=upscaled(small.validation))
-    expected = run(Training(config, large))
-    interrupted = Training(config, large)
+def test_dropout_resumes_too(small, monkeypatch):
+    plain = run(Training(CONTROL, small))
+
+    def build_with_dropout(*arguments):
+        model = build(*arguments)
+        model.classifier = torch.nn.Sequential(torch.nn.Dropout(0.5), model.classifier)
+        return model
+
+    monkeypatch.setattr("kdsearch.training.build", build_with_dropout)
+    expected = run(Training(CONTROL, small))
+    interrupted = Training(CONTROL, small)
     interrupted.run_epoch()
-    resumed = Training(config, large)
+    resumed = Training(CONTROL, small)
     resumed.load_state_dict(interrupted.state_dict())
     assert run(resumed) == expected[1:]
-
-
-def upscaled(split):
-    return dataclasses.replace(split, images=split.images.repeat(4, axis=2).repeat(4, axis=3))
+    assert expected != plain
 
 
 def test_a_state_is_a_copy_that_training_on_does_not_change(small):
@@ -327,10 +326,10 @@ def test_batches_of_one_are_refused_in_words(small):
 def test_evaluation_does_not_depend_on_its_batch_size(small):
     training = Training(CONTROL, small)
     training.run_epoch()
-    policy = dataclasses.replace(training.policy, eval_batch_size=7)
-    logits = predict(training.student, training._validation, policy)
-    assert logits.shape == (50, 10)
-    torch.testing.assert_close(logits, predict(training.student, training._validation, training.policy))
+    views = Views(small.validation, small.mean, small.std)
+    in_sevens = predict(training.student, views, dataclasses.replace(training.policy, eval_batch_size=7))
+    assert in_sevens.shape == (50, 10)
+    torch.testing.assert_close(in_sevens, predict(training.student, views, training.policy))
 
 
 def test_warm_up_rises_to_the_peak_and_cosine_falls_to_0():
@@ -419,6 +418,21 @@ def test_channels_last_is_kept_from_narrow_layers_and_from_the_cpu(small):
     assert device_policy("cuda", narrowest_layer=64).memory_format == torch.channels_last
     too_narrow = device_policy("cuda", narrowest_layer=NARROWEST_CHANNELS_LAST - 1)
     assert too_narrow.memory_format == torch.contiguous_format
+
+
+def test_the_policy_of_a_gpu_trains_in_float32_weights(small, monkeypatch):
+    gpu = dataclasses.replace(
+        device_policy("cpu"), memory_format=torch.channels_last, autocast=torch.bfloat16, check_every=50
+    )
+    monkeypatch.setattr("kdsearch.training.device_policy", lambda *arguments, **keywords: gpu)
+    wide = dataclasses.replace(EVERYTHING, student=Choice("resnet", {"depth": 8, "width": 1.0}))
+    expected = run(Training(wide, small, teacher=teacher_of(small)))
+    training = Training(wide, small, teacher=teacher_of(small))
+    training.run_epoch()
+    resumed = Training(wide, small, teacher=teacher_of(small))
+    resumed.load_state_dict(training.state_dict())
+    assert run(resumed) == expected[1:]
+    assert {parameter.dtype for parameter in resumed.student.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize(("cpus", "expected"), [(0.25, 1), (1, 1), (1.9, 1)])

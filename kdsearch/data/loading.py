@@ -123,8 +123,8 @@ def complement(positions: Indices, num_samples: int) -> Indices:
 
 def resize(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
     """[N, C, H, W] -> [N, C, size, size], pixel by pixel what PIL's antialiased bilinear resize gives."""
-    # PIL works in integers, so that the content key is the same on every machine. torch's uint8 kernel
-    # (2.14.1) differs by CPU and fails an internal assertion on small colour images.
+    # PIL works in integers, so that the content key does not depend on the machine's float kernels. torch's
+    # uint8 interpolate (2.14.1) fails an internal assertion when three-channel images become 1x1.
     return np.concatenate([_resize_width(_resize_width(chunk, size), size) for chunk in _chunks(images)])
 
 

@@ -63,7 +63,7 @@ def flip(images: Tensor, flipped: Tensor) -> Tensor:
 def cutout_(images: Tensor, rows: Tensor, columns: Tensor, size: int) -> Tensor:
     """Zero in place a size x size square of [B, C, H, W], clipped at the border.
 
-    `rows` and `columns` [B] are the pixels its upper left corner lies size // 2 before.
+    `rows` and `columns` [B] are its centre pixels: it begins size // 2 before them.
     """
     pixels = torch.arange(images.shape[-1], device=images.device)
     top, left = rows[:, None] - size // 2, columns[:, None] - size // 2
@@ -119,7 +119,7 @@ class Views:
         return Batch(self._normalise(self.images.index_select(0, indices)), self.labels[indices], indices)
 
     def batch(self, indices: Tensor, epoch: int, stream: int) -> Batch:
-        """The samples' views of this epoch in this stream."""
+        """The samples' views of this epoch in this stream. Indices that are on the device already cost no wait."""
         indices = indices.to(self.device, non_blocking=True)
         stream_bits = counter_hash(stream, epoch)
         bits = fold_in(fold_in(stream_bits, indices), self._purposes)  # [purposes, B]

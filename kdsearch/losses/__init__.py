@@ -60,9 +60,7 @@ def _part_weight(default: float, part: str, source: str = "in the paper") -> Opt
 
 
 def _head_width(source: str) -> Option:
-    return Option(
-        "int", 128, f"width that both embeddings are projected to; 128 in {source}", low=1, high=4096
-    )
+    return Option("int", 128, f"width both embeddings are projected to; 128 in {source}", low=1, high=4096)
 
 
 # Sorted by key.

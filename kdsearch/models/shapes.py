@@ -38,15 +38,21 @@ class Weightless(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def shadow(model: nn.Module) -> nn.Module:
-    """A copy without values, in evaluation mode, whose batch norms pass their input on.
+# Their outputs have the shape of their inputs and cost no products, but PyTorch needs up to milliseconds
+# for each on the meta device.
+KEEPING_SHAPE = (nn.BatchNorm2d, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.ReLU, nn.ReLU6, nn.SiLU)
 
-    A batch norm keeps shapes and costs no products, but takes a millisecond on the meta device.
-    """
+
+def shadow(model: nn.Module) -> nn.Module:
+    """A copy without values, in evaluation mode, whose elementwise layers pass their input on."""
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta")) for p in model.parameters()}
     memo |= {id(buffer): buffer.to("meta") for buffer in model.buffers()}
-    twin = copy.deepcopy(model, memo).eval()
-    for name, module in list(twin.named_modules()):
-        if isinstance(module, nn.BatchNorm2d):
-            twin.set_submodule(name, nn.Identity())
-    return twin
+    return skeleton(copy.deepcopy(model, memo))
+
+
+def skeleton(model: nn.Module) -> nn.Module:
+    """What `shadow` copies, made of a model that is already on the meta device and not needed any more."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, KEEPING_SHAPE):
+            model.set_submodule(name, nn.Identity())
+    return model.eval()

@@ -9,13 +9,14 @@ than three channels the first convolution is new; pretrained, it is the average 
 replicated and scaled so that a grey image answers as its colour copy would.
 
 Stages are the last outputs at each of the last four resolutions before the pooling; where there are
-fewer (alexnet, vit_*, images below 8x8), the outputs at the quarters of the depth. vit_*'s tokens are
-laid out as maps without the class token.
+fewer (alexnet, squeezenet*, vit_*), the outputs at the quarters of the depth. vit_*'s tokens are laid
+out as maps without the class token.
 
-Every name in `kdsearch.models.TORCHVISION` works, where the image allows: vgg* and inception_v3 need
-16x16, vit_* a multiple of their patch (14, 16 or 32), maxvit_t a multiple of 224. Refused sizes are a
-ValueError. Dropout and stochastic depth are off by default; googlenet and inception_v3 have no auxiliary
-heads and take images as they come, without the rescaling that torchvision adds to pretrained ones.
+Every name in `kdsearch.models.TORCHVISION` works where the image allows: all need 8x8, vgg* 16x16,
+inception_v3 20x20 (75x75 with its published stem), vit_* a multiple of their patch (14, 16 or 32),
+maxvit_t a multiple of 224. Other sizes are a ValueError. Dropout and stochastic depth are off by
+default; googlenet and inception_v3 have no auxiliary heads and take images as they come, without the
+rescaling that torchvision adds to its pretrained ones.
 """
 
 from __future__ import annotations

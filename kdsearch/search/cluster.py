@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,10 +53,12 @@ def connected(address: str | None) -> Iterator[None]:
         if address
         else {"address": "local", "include_dashboard": False}
     )
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(f"--address {address}: {error}" if address else f"Ray did not start: {error}") from None
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler prints a stack and ends the process
     try:
         yield
     finally:

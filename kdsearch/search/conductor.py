@@ -107,7 +107,7 @@ class Conductor:
         for trial in self.sweep.of_role("search"):
             self._record_rungs(trial)
         self._requeued = [t.trial_id for t in self.sweep.trials.values() if t.status == "running"]
-        known = {trial.config.student for trial in self.sweep.of_role("control")}
+        known = [trial.config.student for trial in self.sweep.of_role("control")]
         self._controls = [choice for choice in extreme_students(spec, cost_of) if choice not in known]
         self.out_of_time = False
         self.mass_failure = False

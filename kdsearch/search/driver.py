@@ -24,7 +24,7 @@ from ray.tune.search import Searcher
 
 from kdsearch import teacher as teachers
 from kdsearch.data import ImageData
-from kdsearch.device import device_policy, num_threads
+from kdsearch.device import device_policy
 from kdsearch.records import EpochResult
 from kdsearch.search.conductor import Conductor, Report
 from kdsearch.search.worker import StudentWorker
@@ -64,7 +64,7 @@ def run_search(
         output=str(output),
         cpus=spec.resources.cpus_per_trial,
     )
-    shells = _Shells(conductor, slots + lookahead(slots))
+    shells = _Shells(conductor, slots + lookahead(slots), tick)
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         tune_config=tune.TuneConfig(
@@ -78,7 +78,7 @@ def run_search(
             name="tune",
             storage_path=str(output / "work"),
             verbose=0,
-            callbacks=[_Ticker(tick)],
+            callbacks=[_Ticker(shells)],
             failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
@@ -89,14 +89,19 @@ def run_search(
 
 
 class _Shells:
-    """What searcher and scheduler share. Tune wraps exceptions in its own, so the first is kept here."""
+    """What searcher, scheduler and ticker share. Tune wraps exceptions in its own: the first is kept here."""
 
-    def __init__(self, conductor: Conductor, max_live: int) -> None:
+    def __init__(self, conductor: Conductor, max_live: int, tick: Callable[[], None]) -> None:
         self.conductor = conductor
         self.max_live = max_live
+        self.tick = tick
         self.names: dict[str, str] = {}  # Ray's trial id -> ours
         self.live: set[str] = set()
         self.problem: Exception | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its parts for a restore of its own, which is never used."""
+        return {}
 
 
 class _QueueSearcher(Searcher):  # type: ignore[misc]  # ray ships no type for it
@@ -178,11 +183,11 @@ class _JournalScheduler(TrialScheduler):  # type: ignore[misc]  # ray ships no t
 class _Ticker(tune.Callback):  # type: ignore[misc]  # ray ships no type for it
     """Keeps the screen alive. It must not raise: an exception in a callback ends Tune's loop."""
 
-    def __init__(self, tick: Callable[[], None]) -> None:
-        self._tick = tick
+    def __init__(self, shells: _Shells) -> None:
+        self._shells = shells
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self._tick()
+        self._shells.tick()
 
 
 def _first_line(error: BaseException | None) -> str:
@@ -195,18 +200,19 @@ def train_teacher(
 ) -> Iterator[tuple[EpochResult, teachers.State | None]]:
     """`kdsearch.teacher.train` as a Ray task that streams its epochs back: it runs where the resources are."""
     num_gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
-    num_cpus = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
-    task = _train_teacher.options(num_gpus=num_gpus, num_cpus=num_cpus)
+    task = _train_teacher.options(num_gpus=num_gpus, num_cpus=1)
     try:
-        for reference in task.remote(spec, ray.put(data), state, num_cpus):
+        for reference in task.remote(spec, ray.put(data), state):
             yield ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
 
 
 @ray.remote(num_returns="streaming", max_retries=0)  # type: ignore[untyped-decorator]  # ray ships no type for it
-def _train_teacher(spec: SweepSpec, data: ImageData, state: teachers.State | None, cpus: float) -> Iterator[Any]:
-    torch.set_num_threads(num_threads(cpus))
+def _train_teacher(spec: SweepSpec, data: ImageData, state: teachers.State | None) -> Iterator[Any]:
+    # One thread: its sums are the same on every run, and two threads that share their cores with anything
+    # else ran a step 25 times slower than one.
+    torch.set_num_threads(1)
     yield from teachers.train(spec, data, device_policy().device.type, state)
 
 

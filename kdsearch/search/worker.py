@@ -58,8 +58,8 @@ class StudentWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no type 
         self._checkpoint_time = time.monotonic()
 
     def step(self) -> dict[str, Any]:
-        report = self._run()
-        return {"report": report.to_json(), "attempt": self._task.attempt, "done": report.finished or bool(report.error)}
+        """One report. It never says `done`: Tune hides such a result from the scheduler, which must see the last."""
+        return {"report": self._run().to_json(), "attempt": self._task.attempt}
 
     def _run(self) -> Report:
         """Train until there is something to say; an exception of the training becomes a failed report."""

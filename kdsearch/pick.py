@@ -1,0 +1,255 @@
+"""`python -m kdsearch.pick DIR --max-params 50k`: the best student within limits, and a copy of it.
+
+Goes in: a sweep's folder and limits. Comes out: the student with the highest validation accuracy among the
+completed search trials within them, or exit 1 and the nearest miss. The choice is made on the search's own
+accuracies (one seed, validation split) as long as there is no confirmation, and says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdsearch import cli, results
+from kdsearch.records import SweepRecord, TrialRecord
+
+STUDENT_FILES = ("student.safetensors", "student.json")
+BASIS = "one seed, chosen on the validation split; the front has not been confirmed"
+_WORDS = {"params": "params", "macs": "MACs", "size_mb": "MB"}
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One condition: `value` is the largest cost allowed, for val_accuracy the smallest."""
+
+    option: str  # as typed, for messages
+    measure: str  # params, macs, size_mb or val_accuracy
+    value: float
+
+    def excess(self, trial: TrialRecord) -> float:
+        """How far a student is beyond the limit, relative to it; 0 or less within."""
+        actual = results.objective(trial, self.measure)
+        beyond = self.value - actual if self.measure == "val_accuracy" else actual - self.value
+        return beyond / self.value if self.value else beyond
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The answer: a student, or None and the student that misses the limits by least."""
+
+    student: TrialRecord | None
+    nearest: TrialRecord | None
+    control: TrialRecord | None  # a no-KD control within the limits that is more accurate than the student
+
+
+def pick(sweep: SweepRecord, limits: Sequence[Limit]) -> Pick:
+    """Highest validation accuracy within all limits; of equal ones the fewest params, then the lowest id.
+
+    Every completed search trial is a candidate. Where the limits are on the sweep's objectives the answer is
+    on the front; a limit on another cost can leave only students that are not.
+    """
+    found = results.completed(sweep, "search")
+    within = [trial for trial in found if _fits(trial, limits)]
+    floor = [trial for trial in results.completed(sweep, "control") if _fits(trial, limits)]
+    student = max(within, key=results.accuracy, default=None)  # `completed` has the smallest first
+    nearest = None if within else min(found, key=lambda trial: _excess(trial, limits), default=None)
+    control = max(floor, key=results.accuracy, default=None)
+    if control and student and results.accuracy(control) <= results.accuracy(student):
+        control = None
+    return Pick(student, nearest, control)
+
+
+def _excess(trial: TrialRecord, limits: Sequence[Limit]) -> float:
+    """How far a student is beyond the limit that it misses most."""
+    return max((limit.excess(trial) for limit in limits), default=0.0)
+
+
+def _fits(trial: TrialRecord, limits: Sequence[Limit]) -> bool:
+    return _excess(trial, limits) <= 0
+
+
+def miss_words(trial: TrialRecord, limits: Sequence[Limit]) -> str:
+    """What a student would need, limit by limit."""
+    return " and ".join(_miss(trial, limit) for limit in limits if limit.excess(trial) > 0)
+
+
+def _miss(trial: TrialRecord, limit: Limit) -> str:
+    actual = results.objective(trial, limit.measure)
+    if limit.measure == "val_accuracy":
+        gap = 100 * (limit.value - actual)
+        return f"its accuracy {actual:.4f} is {gap:.2f} points below {limit.option} {limit.value:g}"
+    over = actual - limit.value
+    return (
+        f"its {_number(actual)} {_WORDS[limit.measure]} are {_number(over)} ({over / limit.value:.1%}) over "
+        f"{limit.option} {_number(limit.value)}"
+    )
+
+
+def description(sweep: SweepRecord, trial: TrialRecord, folder: Path) -> dict[str, Any]:
+    """The answer for programs (--json): a row of trials.csv, with the configuration apart."""
+    is_on_front = any(trial is other for other in results.front(sweep))
+    row = results.trial_row(sweep, trial, is_on_front)
+    fixed = {name: value for name, value in row.items() if name in results.RESULT_COLUMNS}
+    config = {name: value for name, value in row.items() if name not in results.RESULT_COLUMNS}
+    return {**fixed, "basis": BASIS, "path": str(folder / trial.student), "config": config}
+
+
+def copy_student(source: Path, out: Path) -> None:
+    """Copy a saved student into a new or empty folder, which appears with both files or not at all.
+
+    Raises UsageError where `out` already holds something, NotFinishedError where the student is gone.
+    """
+    _check_empty(out)
+    missing = [name for name in STUDENT_FILES if not (source / name).is_file()]
+    if missing:
+        raise cli.NotFinishedError(
+            f"{source}: {' and '.join(missing)} missing; was the sweep copied without students/?"
+        )
+    half = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        half.mkdir(parents=True)
+        for name in STUDENT_FILES:
+            shutil.copyfile(source / name, half / name)
+        os.replace(half, out)  # onto an empty folder this is allowed
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+
+
+def _check_empty(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        what = "is not empty" if out.is_dir() else "is a file"
+        raise cli.UsageError(f"--out {out}: {what}; give a new folder, or remove it first")
+
+
+def number(text: str) -> float:
+    """`50k`, `1.5M`, `2e6` or `50000` as a positive number. Raises ArgumentTypeError."""
+    unit = text[-1:].lower() if text[-1:].isalpha() else ""
+    try:
+        value = float(text[: len(text) - len(unit)]) * _UNITS[unit]
+    except (ValueError, KeyError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 50000, 50k or 1.5M") from None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be above 0")
+    return value
+
+
+def fraction(text: str) -> float:
+    """An accuracy in 0 to 1. Raises ArgumentTypeError, with the fraction meant by a percentage."""
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction such as 0.7") from None
+    if 0 <= value <= 1 and not text.endswith("%"):
+        return value
+    hint = f"; did you mean {value / 100:g}?" if 0 <= value <= 100 else ""
+    raise argparse.ArgumentTypeError(f"{text!r} is not a fraction between 0 and 1{hint}")
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kdsearch pick", description="The best student of a sweep within limits."
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path, help="the sweep's folder")
+    parser.add_argument(
+        "--max-params", metavar="N", type=number, help="learnable parameters: 50000, 50k, 1.5M"
+    )
+    parser.add_argument("--max-macs", metavar="N", type=number, help="multiply-accumulates of one input: 5M")
+    parser.add_argument(
+        "--max-size-mb", metavar="X", type=number, help="parameters and buffers in 10^6 bytes"
+    )
+    parser.add_argument(
+        "--min-accuracy", metavar="X", type=fraction, help="validation accuracy, a fraction: 0.7"
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, help="copy the student into this new folder")
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def limits_of(options: argparse.Namespace) -> list[Limit]:
+    asked = (
+        ("--max-params", "params", options.max_params),
+        ("--max-macs", "macs", options.max_macs),
+        ("--max-size-mb", "size_mb", options.max_size_mb),
+        ("--min-accuracy", "val_accuracy", options.min_accuracy),
+    )
+    return [Limit(option, measure, value) for option, measure, value in asked if value is not None]
+
+
+def command(arguments: Sequence[str]) -> int:
+    options = parser().parse_args(arguments)
+    sweep, _ = results.load(options.folder)
+    limits = limits_of(options)
+    found = pick(sweep, limits)
+    if found.student is None:
+        return _no_answer(sweep, found, limits, options)
+    answer = description(sweep, found.student, options.folder)
+    if options.out is not None:
+        copy_student(options.folder / found.student.student, options.out)
+        answer["copied_to"] = str(options.out)
+    print(json.dumps(answer, indent=2) if options.json else "\n".join(_lines(sweep, found, answer)))
+    return cli.DONE
+
+
+def _no_answer(sweep: SweepRecord, found: Pick, limits: Sequence[Limit], options: argparse.Namespace) -> int:
+    nearest, message = None, "no search trial has completed yet"
+    if found.nearest is not None:
+        nearest = description(sweep, found.nearest, options.folder)
+        miss = miss_words(found.nearest, limits)
+        message = f"no student within the limits; the nearest is {found.nearest.trial_id}: {miss}"
+    if options.json:
+        print(json.dumps({"student_id": None, "message": message, "nearest": nearest}, indent=2))
+    print(message, file=sys.stderr)
+    return cli.NO_ANSWER
+
+
+def _lines(sweep: SweepRecord, found: Pick, answer: dict[str, Any]) -> list[str]:
+    lines = [
+        f"student     {answer['student_id']}",
+        f"accuracy    {answer['val_accuracy']:.4f} on validation{_of_teacher(answer)}",
+        f"params      {answer['params']:,}{_smaller(answer)}",
+        f"MACs        {answer['macs']:,}",
+        f"size        {answer['size_mb']:.3g} MB",
+        f"path        {answer['path']}",
+        *([f"copied to   {answer['copied_to']}"] if "copied_to" in answer else []),
+        f"basis       {BASIS}",
+    ]
+    if not answer["on_front"]:
+        names = " and ".join(results.objectives(sweep))
+        lines.append(f"note        best within the limits, though not on the front in {names}")
+    if found.control is not None:
+        lines.append(
+            f"note        the no-KD control {found.control.trial_id} within the limits is more accurate: "
+            f"{results.accuracy(found.control):.4f} with {found.control.cost['params']:,} params"
+        )
+    width = max(len(name) for name in answer["config"])
+    config = [f"  {name:{width}}  {value}" for name, value in answer["config"].items() if value != ""]
+    return [*lines, "configuration", *config]
+
+
+def _of_teacher(answer: dict[str, Any]) -> str:
+    return "" if answer["retention"] is None else f", {answer['retention']:.1%} of the teacher's"
+
+
+def _smaller(answer: dict[str, Any]) -> str:
+    return "" if answer["compression"] is None else f", {answer['compression']:.1f}x fewer than the teacher's"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
+
+
+def main() -> int:
+    return cli.guarded(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
