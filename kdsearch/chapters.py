@@ -6,16 +6,14 @@ Goes in: a `SweepRecord`, the events behind it, and the figures. Comes out: bloc
 
 from __future__ import annotations
 
-import datetime
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kdsearch import results, summary
+from kdsearch import results, summary, words
 from kdsearch.document import Block, Bullets, Code, Facts, Heading, Paragraph, Picture, Table, literal
-from kdsearch.losses import SLOTS
 from kdsearch.progress import count, duration
-from kdsearch.records import Choice, Event, SweepRecord, TrialConfig, TrialRecord
+from kdsearch.records import Choice, Event, SweepRecord, TrialRecord
 
 MAX_GROUPS = 20  # of a table by method or layer map; `searched` maps can be as many as there are trials
 GOOD_RETENTION = 0.95
@@ -50,7 +48,7 @@ def opening(sweep: SweepRecord, events: Sequence[Event]) -> list[Block]:
     dataset = literal(str(spec.get("data", {}).get("dataset", "unknown data")))
     intro = (
         f"A search for small students of `{dataset}`: {teacher}; students from "
-        f"{_and(families) or 'no family yet'}. Began {_date(runs[0].started)}, {ended} after "
+        f"{words.listed(families) or 'no family yet'}. Began {words.date(runs[0].started)}, {ended} after "
         f"{duration(summary.wall_s(runs))} of work{sessions}."
     )
     warnings = tuple(_warnings(sweep))
@@ -78,9 +76,10 @@ def _facts(sweep: SweepRecord) -> Iterable[tuple[str, str, str]]:
             note,
         )
     if sweep.teacher and results.teacher_accuracy(sweep) is not None:
-        ece = sweep.teacher.get("ece")
-        note = f"{count(sweep.teacher['params'])} params" + ("" if ece is None else f", ECE {ece:.3f}")
-        yield "teacher", f"{results.teacher_accuracy(sweep):.4f}", note
+        params, ece = sweep.teacher.get("params"), sweep.teacher.get("ece")
+        size = "unknown size" if params is None else f"{count(params)} params"
+        calibration = "" if ece is None else f", ECE {ece:.3f}"
+        yield "teacher", f"{results.teacher_accuracy(sweep):.4f}", size + calibration
     volume = summary.hypervolume(sweep)
     floor, *costs = volume["reference"].items()
     reference = ", ".join(f"{count(value)} {name}" for name, value in costs)
@@ -111,7 +110,7 @@ def _warnings(sweep: SweepRecord) -> Iterable[str]:
     search = sweep.of_role("search")
     if sweep.ended is None:
         running = sum(trial.status == "running" for trial in sweep.trials.values())
-        yield f"The sweep is unfinished ({running} trials running or cut off); everything here may change."
+        yield f"The sweep is unfinished ({running} still running or cut off): everything here may change."
     for student, control in results.beaten_by_controls(sweep):
         yield (
             f"Distillation did not help at {student.trial_id} ({student.cost['params']:,} params, "
@@ -126,7 +125,7 @@ def _warnings(sweep: SweepRecord) -> Iterable[str]:
         t.trial_id for t in results.front(sweep) if teacher is not None and results.accuracy(t) > teacher
     ]
     if better:
-        yield f"More accurate than the teacher on validation: {_and(better)}. Is the teacher fully trained?"
+        yield f"More accurate than the teacher on validation: {words.listed(better)}. Is it fully trained?"
 
 
 def _limits(sweep: SweepRecord) -> Iterable[str]:
@@ -167,16 +166,16 @@ def front(sweep: SweepRecord, figures: Figures) -> list[Block]:
         (
             trial.trial_id,
             _accuracy(trial),
-            _percent(results.retention(sweep, trial)),
+            words.percent(results.retention(sweep, trial)),
             f"{trial.cost['params']:,}",
             count(trial.cost["macs"]),
-            _times(results.compression(sweep, trial)),
-            student_words(trial.config.student),
-            recipe_words(trial.config),
+            words.times(results.compression(sweep, trial)),
+            words.student(trial.config.student),
+            words.recipe(trial.config),
         )
         for trial in found
     )
-    objectives = _and([f"`{name}`" for name in results.objectives(sweep)])
+    objectives = words.listed([f"`{name}`" for name in results.objectives(sweep)])
     return [
         Heading("The front"),
         Paragraph(
@@ -210,7 +209,7 @@ def controls(sweep: SweepRecord) -> list[Block]:
         Heading("Against no distillation"),
         Paragraph(
             "Controls train without a teacher, with the middle of the recipe's ranges. The difference to the "
-            "front student nearest in size is in points; mind where sizes differ; both sides are one seed."
+            "front student nearest in size is in points; both sides are one seed, and the sizes may differ."
         ),
         Table(names, "llrrlrrr", rows),
     ]
@@ -219,7 +218,7 @@ def controls(sweep: SweepRecord) -> list[Block]:
 def _control_row(control: TrialRecord, students: Sequence[TrialRecord]) -> tuple[str, ...]:
     own = (
         control.trial_id,
-        student_words(control.config.student),
+        words.student(control.config.student),
         f"{control.cost['params']:,}",
         _accuracy(control),
     )
@@ -278,8 +277,8 @@ def failures(sweep: SweepRecord) -> list[Block]:
             trial.trial_id,
             f"{trial.num_epochs} of {trial.max_epochs}",
             literal(trial.error or trial.reason),
-            student_words(trial.config.student),
-            recipe_words(trial.config),
+            words.student(trial.config.student),
+            words.recipe(trial.config),
         )
         for trial in failed
     )
@@ -345,33 +344,8 @@ def reproduction(sweep: SweepRecord) -> list[Block]:
     ]
 
 
-# Words and numbers -------------------------------------------------------------------------------------
-
-
-def student_words(student: Choice) -> str:
-    """`resnet depth 20, width 0.5`."""
-    options = ", ".join(f"{name} {_value(value)}" for name, value in student.options.items())
-    return literal(f"{student.name} {options}".strip())
-
-
-def recipe_words(config: TrialConfig) -> str:
-    """`kd alpha 0.9, temperature 4 + fitnet weight 12.5, layer_map 1>1,3>3`."""
-    return literal(" + ".join(_terms(config)).replace("stage", "") or "no distillation")
-
-
-def _terms(config: TrialConfig) -> Iterable[str]:
-    for slot in SLOTS:
-        if slot in config.distill:
-            choice = config.distill[slot]
-            shared = {"alpha": config.alpha, "temperature": config.temperature} if slot == "response" else {}
-            options = {
-                name: value for name, value in (shared | dict(choice.options)).items() if value is not None
-            }
-            yield f"{choice.name} " + ", ".join(f"{name} {_value(value)}" for name, value in options.items())
-
-
 def _teacher_words(teacher: Mapping[str, Any]) -> str:
-    return f"teacher {student_words(Choice(teacher['family'], teacher['options']))} ({teacher['source']})"
+    return f"teacher {words.student(Choice(teacher['family'], teacher['options']))} ({teacher['source']})"
 
 
 def _relative(sweep: SweepRecord, trial: TrialRecord) -> str:
@@ -381,28 +355,8 @@ def _relative(sweep: SweepRecord, trial: TrialRecord) -> str:
     return f"{kept:.1%} of the teacher's, {smaller:.1f}× smaller"
 
 
-def _value(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
 def _accuracy(trial: TrialRecord) -> str:
     return f"{results.accuracy(trial):.4f}"
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.1%}"
-
-
-def _times(factor: float | None) -> str:
-    return "" if factor is None else f"{factor:.1f}×"
-
-
-def _date(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _and(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _figure(figures: Figures, name: str) -> Block:

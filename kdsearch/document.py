@@ -136,7 +136,7 @@ pre code { background: none; padding: 0; }
 .facts div { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: 0.8rem 1rem; }
 .facts dt { color: var(--muted); font-size: 0.85rem; }
-.facts dd { margin: 0; font-size: 1.6rem; font-weight: 650; font-variant-numeric: tabular-nums; }
+.facts dd { margin: 0; font-size: 1.5rem; font-weight: 650; font-variant-numeric: tabular-nums; }
 .facts small { display: block; color: var(--muted); font-size: 0.82rem; font-weight: 400; line-height: 1.35; }
 .warning { background: var(--warn); border-left: 4px solid var(--warn-line); border-radius: 0 8px 8px 0;
   margin: 1.25rem 0; padding: 0.6rem 1rem 0.6rem 2rem; }

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 from kdsearch import results
-from kdsearch.figure_style import Style
+from kdsearch.figure_style import Style, lay_out
 from kdsearch.progress import count
 from kdsearch.records import SweepRecord, TrialRecord
 
@@ -41,8 +41,8 @@ def mark(axes: Axes, looks: Style, trial: TrialRecord, place: Point, is_on_front
     )
 
 
-def bottom_strip(axes: Axes, looks: Style, trials: Sequence[TrialRecord]) -> None:
-    """Trials whose accuracy is unknown or below the axis keep their place in size only."""
+def bottom_strip(axes: Axes, looks: Style, trials: Sequence[tuple[float, TrialRecord]]) -> None:
+    """Trials (cost, trial) whose accuracy is unknown or below the axis keep their place in cost only."""
     if not trials:
         return
     low, high = axes.get_ylim()
@@ -55,9 +55,9 @@ def bottom_strip(axes: Axes, looks: Style, trials: Sequence[TrialRecord]) -> Non
         color=looks.theme.muted,
         **note,
     )
-    for trial in trials:
+    for cost, trial in trials:
         axes.plot(
-            trial.cost["params"],
+            cost,
             STRIP / 2,
             marker="x" if trial.status == "failed" else looks.marker(trial.config),
             transform=axes.get_xaxis_transform(),
@@ -190,8 +190,7 @@ def label_points(axes: Axes, looks: Style, points: Sequence[tuple[Point, str]]) 
     """Write each text beside its point, where it covers least of what has been drawn so far."""
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.draw_without_rendering()  # only then do constrained axes know where they are, and there they stay
-    figure.set_layout_engine("none")
+    lay_out(figure)
     pixel = figure.dpi / 72
     drawn = [(line, line.get_transform().transform(line.get_xydata())) for line in axes.lines]
     squares = [

@@ -23,6 +23,11 @@ from kdsearch.figure_style import Style, Theme, canvas, count_ticks, png, style,
 from kdsearch.records import SweepRecord, TrialRecord
 
 ACCURACY = "validation accuracy (fraction)"
+COSTS = {
+    "params": "learnable parameters",
+    "macs": "multiply-accumulates (MACs) of one input",
+    "size_mb": "parameters and buffers (10^6 bytes)",
+}
 MAX_BARS = 12
 
 
@@ -32,6 +37,7 @@ class Findings:
 
     sweep: SweepRecord
     front: list[TrialRecord]
+    cost: str  # the first cost among the objectives: what the front is drawn against
     importances: dict[str, float]
 
 
@@ -51,8 +57,14 @@ class Drawing:
 
 def draw(sweep: SweepRecord, *themes: Theme) -> dict[str, tuple[bytes, ...] | str]:
     """Every drawing by name: a PNG for each theme, or why there is nothing to draw."""
-    findings = Findings(sweep, results.front(sweep), importance.importances(sweep))
-    return {drawing.name: _in_themes(drawing, findings, themes) for drawing in DRAWINGS}
+    found = find(sweep)
+    return {drawing.name: _in_themes(drawing, found, themes) for drawing in DRAWINGS}
+
+
+def find(sweep: SweepRecord) -> Findings:
+    """What all drawings of a sweep share."""
+    cost = next((name for name in results.objectives(sweep) if name in COSTS), "params")
+    return Findings(sweep, results.front(sweep), cost, importance.importances(sweep))
 
 
 def _in_themes(drawing: Drawing, findings: Findings, themes: Sequence[Theme]) -> tuple[bytes, ...] | str:
@@ -67,31 +79,29 @@ def _in_themes(drawing: Drawing, findings: Findings, themes: Sequence[Theme]) ->
 
 
 def draw_front(findings: Findings, looks: Style) -> Figure | str:
-    """Accuracy against params: all trials, the front as a step line, the controls, the teacher."""
-    sweep, front = findings.sweep, findings.front
+    """Accuracy against cost: all trials, the front as a step line, the controls, the teacher."""
+    sweep, front, cost = findings.sweep, findings.front, findings.cost
     controls, search = results.completed(sweep, "control"), sweep.of_role("search")
     full = [*results.completed(sweep, "search"), *controls]
     if not full:
         return "No trial has completed yet."
-    figure, axes = canvas("Accuracy against size", "learnable parameters (log scale)", ACCURACY)
+    figure, axes = canvas("Accuracy against size", f"{COSTS[cost]} (log scale)", ACCURACY)
     floor = _set_accuracy_range(axes, sweep, full)
-    _set_size_range(axes, sweep)
+    _set_cost_range(axes, sweep, cost)
     off_axis = [t for t in search if t.status == "failed" or not t.epochs or results.accuracy(t) < floor]
-    behind = [trial for trial in search if trial not in front and trial not in off_axis]
-    for trial in behind:
-        parts.mark(axes, looks, trial, _place(trial), is_on_front=False)
-    parts.bottom_strip(axes, looks, off_axis)
-    parts.control_line(axes, looks, [_place(trial) for trial in controls])
-    points = [_place(trial) for trial in front]
-    if results.objectives(sweep) == ("val_accuracy", "params"):
-        parts.step_line(axes, looks, points)
+    for trial in search:
+        if trial not in off_axis and trial not in front:
+            parts.mark(axes, looks, trial, _place(trial, cost), is_on_front=False)
+    parts.bottom_strip(axes, looks, [(trial.cost[cost], trial) for trial in off_axis])
+    parts.control_line(axes, looks, sorted(_place(trial, cost) for trial in controls))
+    if results.objectives(sweep) == ("val_accuracy", cost):
+        parts.step_line(axes, looks, sorted(_place(trial, cost) for trial in front))
     for trial in front:
-        parts.mark(axes, looks, trial, _place(trial), is_on_front=True)
+        parts.mark(axes, looks, trial, _place(trial, cost), is_on_front=True)
     parts.teacher_line(axes, looks, sweep)
-    _teacher_star(axes, looks, sweep)
+    _teacher_star(axes, looks, sweep, cost)
     parts.legend(figure, looks, [*search, *controls], _status_marks(looks, [*search, *controls]))
-    texts = [trial.trial_id for trial in front]
-    parts.label_points(axes, looks, list(zip(points, texts, strict=True)))
+    parts.label_points(axes, looks, [(_place(trial, cost), trial.trial_id) for trial in front])
     return figure
 
 
@@ -120,8 +130,7 @@ def draw_retention(findings: Findings, looks: Style) -> Figure | str:
         parts.mark(axes, looks, trial, place, is_on_front=True)
     parts.level_line(axes, looks, 100, "as accurate as the teacher", side="right")
     parts.legend(figure, looks, [*search, *controls], _status_marks(looks, [*search, *controls]))
-    texts = [trial.trial_id for trial in front]
-    parts.label_points(axes, looks, list(zip(points, texts, strict=True)))
+    parts.label_points(axes, looks, [(places[trial.trial_id], trial.trial_id) for trial in front])
     return figure
 
 
@@ -257,8 +266,8 @@ DRAWINGS: Sequence[Drawing] = (
 )
 
 
-def _place(trial: TrialRecord) -> parts.Point:
-    return trial.cost["params"], results.accuracy(trial)
+def _place(trial: TrialRecord, cost: str) -> parts.Point:
+    return trial.cost[cost], results.accuracy(trial)
 
 
 def _relative(sweep: SweepRecord, trial: TrialRecord) -> parts.Point:
@@ -281,20 +290,20 @@ def _set_accuracy_range(axes: Axes, sweep: SweepRecord, full: Sequence[TrialReco
     return low - 0.06 * span
 
 
-def _set_size_range(axes: Axes, sweep: SweepRecord) -> None:
+def _set_cost_range(axes: Axes, sweep: SweepRecord, cost: str) -> None:
     """All students, and the teacher where it is not so large that it would squeeze them."""
-    sizes = [trial.cost["params"] for trial in sweep.trials.values()]
-    teacher = (sweep.teacher or {}).get("params")
-    shown = [*sizes, teacher] if teacher and teacher <= 10 * max(sizes) else sizes
+    students = [trial.cost[cost] for trial in sweep.trials.values()]
+    teacher = (sweep.teacher or {}).get(cost)
+    shown = [*students, teacher] if teacher and teacher <= 10 * max(students) else students
     axes.set_xscale("log")
     axes.set_xlim(min(shown) / 1.25, max(shown) * 1.25)
     count_ticks(axes.xaxis)
 
 
-def _teacher_star(axes: Axes, looks: Style, sweep: SweepRecord) -> None:
-    accuracy, params = results.teacher_accuracy(sweep), (sweep.teacher or {}).get("params")
-    if accuracy is not None and params and params <= axes.get_xlim()[1]:
-        axes.plot(params, accuracy, "*", color=looks.theme.muted, markersize=15, zorder=4)
+def _teacher_star(axes: Axes, looks: Style, sweep: SweepRecord, cost: str) -> None:
+    accuracy, size = results.teacher_accuracy(sweep), (sweep.teacher or {}).get(cost)
+    if accuracy is not None and size and size <= axes.get_xlim()[1]:
+        axes.plot(size, accuracy, "*", color=looks.theme.muted, markersize=15, zorder=4)
 
 
 def _status_marks(looks: Style, trials: Sequence[TrialRecord]) -> list[Line2D]:

@@ -43,9 +43,13 @@ def read(path: Path) -> list[Event]:
             event = json.loads(line)
             version = event["v"]
         except (ValueError, TypeError, KeyError):
-            raise JournalError(f"{path}:{number}: not a journal line; the file was damaged or edited") from None
+            raise JournalError(
+                f"{path}:{number}: not a journal line; the file was damaged or edited"
+            ) from None
         if version != VERSION:
-            raise JournalError(f"{path}:{number}: written by journal version {version}; this kdsearch reads {VERSION}")
+            raise JournalError(
+                f"{path}:{number}: written by journal version {version}; this kdsearch reads {VERSION}"
+            )
         events.append(event)
     return events
 
@@ -88,7 +92,14 @@ class Journal:
         with self._mutex:
             now = time.time()
             events = [
-                {"v": VERSION, "seq": len(self.events) + i, "time": now, "kind": kind, "trial_id": trial_id, **data}
+                {
+                    "v": VERSION,
+                    "seq": len(self.events) + i,
+                    "time": now,
+                    "kind": kind,
+                    "trial_id": trial_id,
+                    **data,
+                }
                 for i, (kind, trial_id, data) in enumerate(entries)
             ]
             lines = "".join(json.dumps(event, allow_nan=False) + "\n" for event in events).encode()
@@ -113,5 +124,7 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

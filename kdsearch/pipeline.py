@@ -22,12 +22,16 @@ from kdsearch.data import ImageData
 from kdsearch.journal import Journal
 from kdsearch.models import family
 from kdsearch.models.build import cost
-from kdsearch.progress import Progress, duration
+from kdsearch.progress import Progress, count, front_table
 from kdsearch.records import Choice
 from kdsearch.search import cluster, driver
-from kdsearch.search.conductor import Conductor, CostOf
+from kdsearch.search.bands import CostOf
+from kdsearch.search.conductor import Conductor
 from kdsearch.spec import SweepSpec
 from kdsearch.teacher import Teacher
+
+INTERRUPT_DEADLINE_S = 10.0  # a person who pressed Ctrl-C waits no longer for MLflow
+
 
 def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, progress: Progress) -> None:
     """Raises UsageError and NotFinishedError; an interruption is journalled and passed on."""
@@ -51,15 +55,40 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
                 search(spec, images, teacher, output, journal, cost_of, progress)
         journal.append("sweep_ended", status="finished", reason="", phases=phases.seconds, slots=slots)
         progress.say("writing the report")
-        report.write(output)
+        conclude(report.write(output), progress)
         driver.remove_work(output)
     except (KeyboardInterrupt, cli.Terminated):
         journal.append("sweep_ended", status="interrupted", reason="signal", phases=phases.seconds, slots=0)
+        progress.say(f"interrupted; everything up to here is kept. {how_to_go_on(output)}")
+        tracker.finish(output, INTERRUPT_DEADLINE_S)
         raise
-    except (cluster.ClusterError, teachers.TeacherError, OSError) as error:
-        raise cli.NotFinishedError(str(error)) from error
-    finally:
+    except (cluster.ClusterError, teachers.TeacherError, OSError, cli.NotFinishedError) as error:
+        journal.append("sweep_ended", status="failed", reason=str(error), phases=phases.seconds, slots=0)
         tracker.finish(output)
+        raise cli.NotFinishedError(f"{error}\n  {how_to_go_on(output)}") from error
+    tracker.finish(output)
+
+
+def conclude(done: report.Report, progress: Progress) -> None:
+    """The front, and what to do with it."""
+    progress.show(front_table(done.sweep))
+    where = shown(done.folder)
+    progress.say(f"report  {where}/report.html")
+    progress.say(f"browse  {tracking.ui_command()}")
+    progress.say(
+        f"pick    python -m kdsearch.pick {where} --max-params {count(done.sweep.header['bands']['edges'][1])}"
+    )
+
+
+def how_to_go_on(output: Path) -> str:
+    return (
+        f"Mend the cause if there is one and run the same command with --resume (--output {shown(output)})."
+    )
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 class Phases:
@@ -126,4 +155,6 @@ def search(
         progress.end_search()
     if conductor.mass_failure:
         errors = sorted({trial.error for trial in conductor.sweep.trials.values() if trial.error})
-        raise cli.NotFinishedError("every search trial failed:\n" + "\n".join(f"  {error}" for error in errors[:3]))
+        raise cli.NotFinishedError(
+            "every search trial failed:\n" + "\n".join(f"  {error}" for error in errors[:3])
+        )

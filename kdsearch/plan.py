@@ -44,7 +44,9 @@ class Built:
 
     def __str__(self) -> str:
         settings = " ".join(f"{name}={value:g}" for name, value in self.options.items())
-        return f"{self.family} {settings}: {count(self.cost['params'])} params, {count(self.cost['macs'])} MACs"
+        return (
+            f"{self.family} {settings}: {count(self.cost['params'])} params, {count(self.cost['macs'])} MACs"
+        )
 
 
 def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
@@ -68,7 +70,11 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     for name, student in zip(("smallest", "largest"), students, strict=False):
         yield f"  {name:9} {student}; {(student.step_s + built_teacher.forward_s) * 1000:.3g} ms a step of {batch_size} images"
     edges = [count(edge) for edge in band_edges(spec, cost_function(images))]
-    yield "  bands     " + ", ".join(f"{low} to {high}" for low, high in zip(edges, edges[1:], strict=False)) + " params"
+    yield (
+        "  bands     "
+        + ", ".join(f"{low} to {high}" for low, high in zip(edges, edges[1:], strict=False))
+        + " params"
+    )
     yield f"  searched  {', '.join(searched(spec)) or 'nothing: every value is fixed'}"
 
     steps = -(-len(images.train) // batch_size)
@@ -104,7 +110,9 @@ def find_teacher(spec: SweepSpec, images: ImageData) -> tuple[str, Mapping[str, 
     return spec.teacher.family, spec.teacher.options, origin
 
 
-def try_out(family: str, options: Mapping[str, Any], images: ImageData, batch_size: int, spec: SweepSpec) -> Built:
+def try_out(
+    family: str, options: Mapping[str, Any], images: ImageData, batch_size: int, spec: SweepSpec
+) -> Built:
     """Build a network and time training steps. Raises UsageError where the images do not suit it."""
     weightless = {**options, "pretrained": False} if "pretrained" in options else options
     try:
@@ -132,7 +140,7 @@ def largest_batch(spec: SweepSpec) -> int:
     size = spec.train["batch_size"]
     match size:
         case Categorical(choices):
-            return max(choices)
+            return max(int(choice) for choice in choices)
         case Int(_, high):
             return high
     return int(size)
@@ -177,5 +185,7 @@ def local_slots(spec: SweepSpec) -> int:
     if torch.cuda.is_available() and spec.resources.gpus_per_trial:
         slots = min(slots, int(torch.cuda.device_count() / spec.resources.gpus_per_trial + 1e-9))
     if slots < 1:
-        raise cli.UsageError(f"resources: a trial asks for {spec.resources.cpus_per_trial:g} CPUs, this machine has {cpus}")
+        raise cli.UsageError(
+            f"resources: a trial asks for {spec.resources.cpus_per_trial:g} CPUs, this machine has {cpus}"
+        )
     return min(slots, spec.resources.max_concurrent or slots)

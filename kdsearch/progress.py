@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
-from kdsearch.records import EpochResult, SweepRecord, TrialRecord
+from kdsearch import results, words
+from kdsearch.records import EpochResult, Status, SweepRecord, TrialRecord
 
 LINE_EVERY_S = 60.0
-STATUSES = ("completed", "running", "stopped", "failed")
+STATUSES: tuple[Status, ...] = ("completed", "running", "stopped", "failed")
 
 
 def duration(seconds: float) -> str:
@@ -55,7 +55,9 @@ def best_by_band(sweep: SweepRecord) -> list[TrialRecord | None]:
     bands: list[TrialRecord | None] = [None] * (len(sweep.header["bands"]["edges"]) - 1)
     for trial in sweep.of_role("search"):
         best = bands[trial.band]
-        if trial.status == "completed" and (best is None or (trial.val_accuracy or 0) > (best.val_accuracy or 0)):
+        if trial.status == "completed" and (
+            best is None or (trial.val_accuracy or 0) > (best.val_accuracy or 0)
+        ):
             bands[trial.band] = trial
     return bands
 
@@ -75,8 +77,8 @@ class Progress:
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)
 
-    def warn(self, text: str) -> None:
-        self.console.print(Text("warning: ", style="yellow") + Text(text))
+    def show(self, table: Table) -> None:
+        self.console.print(table)
 
     def _due(self, every_s: float) -> bool:
         now = time.monotonic()
@@ -114,7 +116,7 @@ class Progress:
         elif self._sweep is not None:
             self.say(self.line())
 
-    def _parts(self) -> tuple[Counter[str], float, str]:
+    def _parts(self) -> tuple[Counter[Status], float, str]:
         assert self._sweep is not None
         counts = Counter(trial.status for trial in self._sweep.trials.values())
         elapsed = time.monotonic() - self._started
@@ -150,11 +152,24 @@ class Progress:
         return Group(head, bests)
 
 
-def front_table(rows: Sequence[dict[str, object]], teacher_accuracy: float) -> Table:
-    """The front as a table for the terminal; `rows` are the front's rows of pareto.csv."""
-    table = Table(title=f"Pareto front (teacher accuracy {teacher_accuracy:.4f})", title_justify="left")
-    for name in ("student", "family", "params", "MACs", "accuracy", "of teacher", "smaller", "recipe"):
-        table.add_column(name, justify="left" if name in ("student", "family", "recipe") else "right")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
+def front_table(sweep: SweepRecord) -> Table:
+    """The front for the terminal, smallest student first."""
+    teacher = results.teacher_accuracy(sweep)
+    title = "Pareto front" + (f" (teacher: {teacher:.4f} accuracy)" if teacher is not None else "")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("trial", "accuracy", "retention", "params", "smaller", "MACs"):
+        table.add_column(name, justify="left" if name == "trial" else "right", no_wrap=True)
+    table.add_column("student")
+    table.add_column("recipe")
+    for trial in results.front(sweep):
+        table.add_row(
+            trial.trial_id,
+            f"{results.accuracy(trial):.4f}",
+            words.percent(results.retention(sweep, trial)),
+            count(trial.cost["params"]),
+            words.times(results.compression(sweep, trial)),
+            count(trial.cost["macs"]),
+            words.student(trial.config.student),
+            words.recipe(trial.config),
+        )
     return table

@@ -91,7 +91,14 @@ class TrialConfig:
         train = dict(data["train"])
         train["milestones"] = tuple(train["milestones"])
         distill = {slot: Choice(**choice) for slot, choice in data["distill"].items()}
-        return TrialConfig(**{**data, "student": Choice(**data["student"]), "train": TrainConfig(**train), "distill": distill})
+        return TrialConfig(
+            **{
+                **data,
+                "student": Choice(**data["student"]),
+                "train": TrainConfig(**train),
+                "distill": distill,
+            }
+        )
 
 
 @dataclass(frozen=True)

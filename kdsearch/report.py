@@ -80,7 +80,8 @@ def write(folder: Path) -> Report:
 
 def _frame(rows: Sequence[results.Row], columns: Sequence[str]) -> pd.DataFrame:
     """Cells stay the Python values they are: no integer becomes a float because its column has a gap."""
-    return pd.DataFrame(list(rows), columns=list(columns), dtype=object)
+    cells = [[row.get(name) for name in columns] for row in rows]
+    return pd.DataFrame(cells, columns=list(columns), dtype=object)
 
 
 def _csv(frame: pd.DataFrame) -> str:
@@ -91,7 +92,7 @@ def _cell(value: Any) -> str:
     """Numbers so that they read back exactly, booleans as true and false, blank where nothing applies."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return "" if pd.isna(value) else str(value)
+    return "" if value is None else str(value)
 
 
 def _picture(drawing: figures.Drawing, drawn: tuple[bytes, ...] | str) -> document.Picture | str:

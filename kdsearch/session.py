@@ -26,7 +26,9 @@ def check_folder(output: Path, resume: bool) -> None:
     if output.exists() and not output.is_dir():
         raise cli.UsageError(f"--output {output}: is a file")
     if not resume and output.exists() and any(output.iterdir()):
-        raise cli.UsageError(f"{output} exists: go on with it (--resume) or choose another folder (--output DIR)")
+        raise cli.UsageError(
+            f"{output} exists: go on with it (--resume) or choose another folder (--output DIR)"
+        )
 
 
 def check_same_spec(journal: Journal, spec: SweepSpec) -> None:
@@ -37,7 +39,10 @@ def check_same_spec(journal: Journal, spec: SweepSpec) -> None:
     before = specs.from_dict(started[-1]["spec"])
     changed, budgets = specs.diff(before, spec)
     if spec.search.trials < before.search.trials:
-        changed = [*changed, f"search.trials: {before.search.trials} -> {spec.search.trials} (may grow, not shrink)"]
+        changed = [
+            *changed,
+            f"search.trials: {before.search.trials} -> {spec.search.trials} (may grow, not shrink)",
+        ]
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
         raise cli.UsageError(
@@ -71,7 +76,9 @@ def commit() -> str:
     """The git commit of the running code, '' where it is not a checkout."""
     here = Path(__file__).resolve().parent
     try:
-        done = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
     except OSError:
         return ""
     return done.stdout.strip()

@@ -1,8 +1,9 @@
 """The spec of a sweep: YAML in, a checked `SweepSpec` out.
 
 Goes in: a YAML file and `--set a.b=v` overrides, or the plain dict that `to_dict` wrote. Comes out: a
-`SweepSpec` with every default filled in, or a `SpecError` with every problem at once. What a spec may say
-is `spec_schema.SPEC`; what only several keys together can tell is checked here. Imports no torch.
+`SweepSpec` with every default filled in, or a `SpecError` with every problem at once. The way there:
+`spec_yaml` (lines), `spec_schema` (what may be said), `spec_read` (each value), `spec_checks` (values
+together). Imports no torch, ray, optuna or mlflow.
 
 `python -m kdsearch.spec --schema` prints the JSON Schema for editors.
 """
@@ -28,13 +29,29 @@ __all__ = [
     "TRAIN_NEEDS",
     "TRAIN_OPTIONS",
     "Categorical",
+    "ConfirmSpec",
+    "DataSpec",
     "Dimension",
+    "DistillSpec",
+    "EarlyStopping",
     "Float",
     "Int",
+    "Options",
     "Problem",
+    "ResourcesSpec",
+    "SearchSpec",
+    "Slot",
     "SpecError",
+    "SweepSpec",
+    "TeacherSpec",
+    "check_layer_maps",
+    "diff",
+    "from_dict",
     "grid_value",
     "json_schema",
+    "load",
+    "num_teacher_stages",
+    "to_dict",
 ]
 
 Options = dict[str, Any]  # values of a family, data set or method: scalars, or dimensions where searched
@@ -57,7 +74,10 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class TeacherSpec:
-    """A family to train by `train`, or with `checkpoint` as its weights; a checkpoint of our own without."""
+    """A family trained by `train`, or a family with the weights in `checkpoint`.
+
+    Without a family the checkpoint is kdsearch's own and says the rest.
+    """
 
     family: str | None
     options: Options
@@ -222,7 +242,7 @@ def _data(values: Options) -> DataSpec:
     validation = values["validation"]
     if validation is not None and validation >= 1:
         common["validation"] = int(validation)
-    return DataSpec(**common, options={name: values[name] for name in values.keys() - common.keys()})
+    return DataSpec(**common, options={n: v for n, v in values.items() if n not in common})
 
 
 def _teacher(values: Options, train: Options) -> TeacherSpec:

@@ -193,7 +193,7 @@ def _check_early_stopping(values: Values, problems: Problems) -> None:
     early, epochs = values["search"]["early_stopping"], values["train"]["epochs"]
     if early["scheduler"] != "none" and early["grace_epochs"] >= epochs:
         path = ("search", "early_stopping", "grace_epochs")
-        problems.add(path, f"must be below train.epochs, {epochs}", max(1, epochs - 1))
+        problems.add(path, f"must be below train.epochs, {epochs}", epochs - 1 or "")
 
 
 def _check_label_weight(values: Values, problems: Problems) -> None:

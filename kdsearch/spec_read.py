@@ -73,16 +73,20 @@ def _read_section(
 ) -> Any:
     given = _given(section, node)
     if given is None:
-        problems.add(path, f"a mapping with {_names({**section.fields, **section.entries})}")
+        shapes = "a name, or a mapping with" if section.entries else "a mapping with"
+        problems.add(path, f"{shapes} {_names({**section.fields, **section.entries})}")
         return INVALID
     chosen_by, variants = section.variants
     chosen = given[chosen_by].text if chosen_by in given else ""
     fields: dict[str, Item] = {**section.fields, **variants.get(chosen, {})}
     known = {**fields, **section.entries}
-    is_word = node is not None and not isinstance(node.value, dict)
+    is_word = node is not None and _is_scalar(node)
     for name in sorted(given.keys() - known.keys()):
-        allowed = section.elsewhere.get(name) or f"unknown; allowed: {_names(known)}"
-        problems.add(path if is_word else (*path, name), allowed, nearest_name(name, known))
+        where = path if is_word else (*path, name)
+        if name in section.elsewhere:
+            problems.add(where, section.elsewhere[name])
+        else:
+            problems.add(where, f"unknown; allowed: {_names(known)}", nearest_name(name, known))
     entries = {name: entry for name, entry in section.entries.items() if name in given}
     if not fields and section.entries and not given:
         problems.add(path, f"missing; allowed: {_names(known)}")
@@ -132,16 +136,14 @@ def _read_listing(listing: Listing, node: Node | None, path: Keys, problems: Pro
 def _read_option(option: Option, node: Node | None, path: Keys, problems: Problems, searchable: bool) -> Any:
     if node is None:
         if option.default is REQUIRED:
-            problems.add(
-                path, f"missing: {allowed_values(option)}" + (f" ({option.doc})" if option.doc else "")
-            )
+            problems.add(path, f"missing: {allowed_values(option)} ({option.doc})")
             return INVALID
         return option.default
     if node.value is None and option.default is None:
         return None
     searchable = searchable and option.searchable
     if isinstance(node.value, dict) and searchable:
-        return _read_distribution(option, node.value, path, problems)
+        return _read_distribution(option, node, node.value, path, problems)
     value, nearest = _check(option, node)
     if value is INVALID:
         hint = ""
@@ -153,18 +155,19 @@ def _read_option(option: Option, node: Node | None, path: Keys, problems: Proble
     return value
 
 
-def _read_distribution(option: Option, given: Mapping[str, Node], path: Keys, problems: Problems) -> Any:
+def _read_distribution(
+    option: Option, node: Node, given: Mapping[str, Node], path: Keys, problems: Problems
+) -> Any:
     types = distribution_types(option)
     kind = given["type"].text if "type" in given else ""
     if kind not in types:
-        problems.add(
-            (*path, "type"), f"a distribution here has type: {' or '.join(types)}", nearest_name(kind, types)
-        )
+        allowed = f"a distribution here has type: {' or '.join(types)}"
+        problems.add((*path, "type"), allowed, nearest_name(kind, types))
         return INVALID
     fields = {"type": Option("str"), **DISTRIBUTIONS[kind]}
     for end in {"low", "high"} & fields.keys():
         fields[end] = replace(option, default=REQUIRED, doc=fields[end].doc)
-    settings = _read_section(Section("", fields), Node(dict(given), ""), path, problems, searchable=False)
+    settings = _read_section(Section("", fields), node, path, problems, searchable=False)
     if INVALID in settings.values():
         return INVALID
     del settings["type"]
@@ -194,7 +197,7 @@ def _read_choices(option: Option, node: Node, path: Keys, problems: Problems) ->
 def _range_problem(low: float, high: float, step: float | None, log: bool) -> tuple[str, str, object] | None:
     """Which of a range's settings is wrong, what is allowed, and the nearest valid value."""
     if high < low:
-        return "high", f"must not be below low, {low:g}", low
+        return "high", f"must not be below low, {low:g}", f"{low:g}"
     if log and low <= 0:
         return "low", "must be above 0 where log is true", ""
     if log and step not in (None, 1):
@@ -233,18 +236,20 @@ def _check(option: Option, node: Node) -> tuple[Any, object]:
 
 
 def _check_number(option: Option, node: Node) -> tuple[Any, object]:
+    value = node.value
     try:
-        number = math.nan if isinstance(node.value, bool | list | dict) else float(node.value or node.text)
+        number = float(value if isinstance(value, int | float) and not isinstance(value, bool) else node.text)
     except (ValueError, OverflowError):
-        number = math.nan
+        return INVALID, ""
     if not math.isfinite(number):
         return INVALID, ""
     low = -math.inf if option.low is None else option.low
     high = math.inf if option.high is None else option.high
-    if isinstance(node.value, int if option.type == "int" else int | float) and low <= number <= high:
-        return (node.value if option.type == "int" else number), ""
+    kinds = (int,) if option.type == "int" else (int, float)
+    if type(value) in kinds and low <= number <= high:
+        return (value if option.type == "int" else number), ""
     nearest = min(max(number, low), high)
-    return INVALID, round(nearest) if option.type == "int" else f"{nearest:g}"
+    return INVALID, _digits(round(nearest) if option.type == "int" else nearest)
 
 
 def _is_scalar(node: Node) -> bool:
@@ -263,8 +268,12 @@ def allowed_values(option: Option) -> str:
         "list": "a list",
     }
     if option.low is not None and option.high is not None:
-        return f"{kinds[option.type]} from {option.low:g} to {option.high:g}"
-    return kinds[option.type] + ("" if option.low is None else f" of at least {option.low:g}")
+        return f"{kinds[option.type]} from {_digits(option.low)} to {_digits(option.high)}"
+    return kinds[option.type] + ("" if option.low is None else f" of at least {_digits(option.low)}")
+
+
+def _digits(number: float) -> str:
+    return f"{number:.0f}" if number == round(number) and abs(number) < 1e15 else f"{number:g}"
 
 
 def _names(known: Iterable[str]) -> str:

@@ -54,6 +54,10 @@ def _fixed(kind: Any, default: Any = REQUIRED, doc: str = "", **bounds: Any) -> 
     return Option(kind, default, doc, searchable=False, **bounds)
 
 
+def _seed(doc: str) -> Option:
+    return _fixed("int", 0, doc, low=0, high=2**31 - 1)
+
+
 # The published recipe of CIFAR distillation where there is one: batch 64 to 128, SGD momentum 0.9,
 # lr 0.05, weight decay 5e-4 (RepDistiller, train_student.py).
 TRAIN_OPTIONS: dict[str, Option] = {
@@ -130,7 +134,7 @@ DATA = Section(
                 "augmentations", entries={n: Section(n, options) for n, options in AUGMENTATIONS.items()}
             ),
         ),
-        "seed": _fixed("int", 0, "draws validation and subset", low=0),
+        "seed": _seed("draws validation and subset"),
     },
     variants=("dataset", {name: kind.options for name, kind in DATASETS.items()}),
     word="dataset",
@@ -154,7 +158,7 @@ TEACHER = _families(
             "str", None, "a student or teacher that kdsearch wrote: its folder or .safetensors"
         ),
         "min_accuracy": _fixed("float", None, "validation accuracy it must reach", low=0, high=1),
-        "seed": _fixed("int", 0, "of initial weights and order", low=0),
+        "seed": _seed("of initial weights and order"),
     },
     fixed=True,
 )
@@ -191,7 +195,7 @@ SEARCH = Section(
     "how long, and for what",
     {
         "trials": _fixed("int", doc="search trials, failed ones included; other roles come on top", low=1),
-        "seed": _fixed("int", 0, "of the whole search", low=0),
+        "seed": _seed("of the whole search"),
         "objectives": _fixed(
             "list", ("val_accuracy", "params"), f"val_accuracy first, then one or more of {', '.join(COSTS)}"
         ),
@@ -278,7 +282,7 @@ def _schema(item: Item, searchable: bool, definitions: dict[str, Any]) -> dict[s
 
 
 def _section_schema(section: Section, searchable: bool, definitions: dict[str, Any]) -> dict[str, Any]:
-    required = [name for name, item in section.fields.items() if is_required(item)]
+    required = [name for name, item in section.fields.items() if _is_required(item)]
     # The names that share an entry, torchvision's, are one pattern.
     names: dict[int, list[str]] = {}
     for name, entry in section.entries.items():
@@ -347,7 +351,7 @@ def _distribution_schema(name: str) -> dict[str, Any]:
     }
 
 
-def is_required(item: Item) -> bool:
+def _is_required(item: Item) -> bool:
     """Whether an item must be given: it has no default, or a part of it has none."""
     match item:
         case Option():
@@ -356,4 +360,4 @@ def is_required(item: Item) -> bool:
             return False
         case Section():
             slot = bool(item.entries) and not item.absent
-            return slot or any(is_required(part) for part in item.fields.values())
+            return slot or any(_is_required(part) for part in item.fields.values())

@@ -24,11 +24,19 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kdsearch sweep", description=__doc__.splitlines()[0])
     parser.add_argument("spec", metavar="SPEC.yaml", type=Path, help="the search space")
     parser.add_argument(
-        "--set", metavar="a.b=v", action="append", default=[], help="override one value of the spec; may be repeated"
+        "--set",
+        metavar="a.b=v",
+        action="append",
+        default=[],
+        help="override one value of the spec; may be repeated",
     )
-    parser.add_argument("--output", metavar="DIR", type=Path, help="the sweep's folder (default: reports/<name>)")
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, help="the sweep's folder (default: reports/<name>)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted or extended sweep")
-    parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan, train nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, print the plan, train nothing"
+    )
     parser.add_argument("--address", metavar="ADDR", help="a running Ray cluster ('auto' or HOST:PORT)")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
@@ -61,15 +69,10 @@ def run(spec: SweepSpec, output: Path, address: str | None, progress: Progress) 
         raise cli.UsageError(str(error)) from None
     with journal:
         session.check_same_spec(journal, spec)
-        progress.say(f"{spec.name}: {spec.search.trials} trials on {spec.data.dataset}, into {shown(output)}")
+        progress.say(f"{spec.name}: {spec.search.trials} trials on {spec.data.dataset}, into {output}")
         from kdsearch import pipeline  # torch and ray take seconds: only after everything cheap was checked
 
         pipeline.run(spec, output, journal, address, progress)
-
-
-def shown(path: Path) -> str:
-    """A path as a person would type it here."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def main() -> int:

@@ -99,7 +99,15 @@ class Killable:
     def start(self, *options: str) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "KDSEARCH_HOME": str(self.home), "OMP_NUM_THREADS": "1"}
         environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{self.store}"
-        command = [sys.executable, "-m", "kdsearch.sweep", str(self.spec), "--output", str(self.output), *options]
+        command = [
+            sys.executable,
+            "-m",
+            "kdsearch.sweep",
+            str(self.spec),
+            "--output",
+            str(self.output),
+            *options,
+        ]
         with (self.folder / "log.txt").open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, env=environment)
 
@@ -160,7 +168,11 @@ class Killable:
             found.append(f"{len(runs)} runs for {len(record.trials)} trials and a parent")
         found += [f"run {run} is {status}" for run, status in runs.items() if status != "FINISHED"]
         found += [f"{name} has {times} runs" for name, times in names.items() if name and times != 1]
-        found += [f"step {step} of run {run} logged {times} times" for (run, step), times in points.items() if times != 1]
+        found += [
+            f"step {step} of run {run} logged {times} times"
+            for (run, step), times in points.items()
+            if times != 1
+        ]
         for trial in record.trials.values():
             logged = sum(run == trial.mlflow_run_id for run, _ in points)
             if logged != trial.num_epochs:
@@ -182,11 +194,19 @@ def main() -> int:
         kills += killed
         record = sweep.record()
         states = Counter(trial.status for trial in record.trials.values())
-        print(f"{'killed' if killed else 'ended before'} {moment.delay_s:.2f} s after: {moment.name}; {dict(states)}", flush=True)
+        print(
+            f"{'killed' if killed else 'ended before'} {moment.delay_s:.2f} s after: {moment.name}; {dict(states)}",
+            flush=True,
+        )
     code = sweep.run("--resume")
     problems = sweep.problems()
-    print(f"seed {options.seed}: {kills} kills; at the end exit {code}, {len(sweep.record().of_role('search'))} search trials")
-    print("\n".join(problems) or "nothing wrong: exact trials, none run again, MLflow complete and without repeats")
+    print(
+        f"seed {options.seed}: {kills} kills; at the end exit {code}, {len(sweep.record().of_role('search'))} search trials"
+    )
+    print(
+        "\n".join(problems)
+        or "nothing wrong: exact trials, none run again, MLflow complete and without repeats"
+    )
     return int(bool(problems) or code != 0)
 
 

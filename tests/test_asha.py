@@ -21,7 +21,11 @@ def test_the_first_arrival_goes_on() -> None:
 def test_only_the_better_half_goes_on_at_a_reduction_of_two() -> None:
     recorded = [0.1, 0.2, 0.5, 0.6, 0.9]
 
-    assert [accuracy for accuracy in recorded if not asha.is_stopped(accuracy, recorded, 2)] == [0.5, 0.6, 0.9]
+    assert [accuracy for accuracy in recorded if not asha.is_stopped(accuracy, recorded, 2)] == [
+        0.5,
+        0.6,
+        0.9,
+    ]
 
 
 @pytest.mark.slow
@@ -30,7 +34,9 @@ def test_every_decision_is_the_one_of_rays_asha_scheduler(seed: int) -> None:
     from ray.tune.schedulers import ASHAScheduler
 
     accuracies = np.random.default_rng(seed).uniform(size=(60, 27)).round(2)
-    theirs = ASHAScheduler(time_attr="epoch", metric="accuracy", mode="max", max_t=27, grace_period=3, reduction_factor=3)
+    theirs = ASHAScheduler(
+        time_attr="epoch", metric="accuracy", mode="max", max_t=27, grace_period=3, reduction_factor=3
+    )
     seen: dict[int, list[float]] = {3: [], 9: []}
     for number, curve in enumerate(accuracies):
         trial = SimpleNamespace(trial_id=str(number))

@@ -40,7 +40,9 @@ def cost_of(student: Choice) -> dict[str, float]:
 class Sweep:
     """A sweep in a folder whose trainings are made up: accuracy by trial number, one epoch a report."""
 
-    def __init__(self, folder: Path, *changes: str, accuracy: Callable[[str, int], float] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *changes: str, accuracy: Callable[[str, int], float] | None = None
+    ) -> None:
         path = folder / "small.yaml"
         path.write_text(SPEC)
         self.spec = specs.load(path, list(changes))
@@ -81,7 +83,10 @@ def test_the_smallest_and_the_largest_student_are_controlled_first(tmp_path: Pat
     assert first is not None
     assert second is not None
     assert (first.trial_id, first.config.student) == ("c0000", Choice("mlp", {"depth": 2, "width": 0.25}))
-    assert (second.trial_id, second.config.student) == ("c0001", Choice("resnet", {"depth": 20, "stem_ratio": 1.0, "width": 1.0}))
+    assert (second.trial_id, second.config.student) == (
+        "c0001",
+        Choice("resnet", {"depth": 20, "stem_ratio": 1.0, "width": 1.0}),
+    )
     assert first.config.distill == second.config.distill == {}
 
 
@@ -116,7 +121,9 @@ def test_a_trial_below_the_better_half_of_a_rung_is_stopped_and_the_rule_named(t
 def test_a_failed_training_is_failed_and_counts_as_a_trial(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, "search.early_stopping={scheduler: none}")
     tasks = [sweep.conductor.next_task() for _ in range(3)]
-    goes_on = sweep.tell(tasks[2], Report(error="not finite in epoch 1, batch 3: kd = nan", reason="diverged"))
+    goes_on = sweep.tell(
+        tasks[2], Report(error="not finite in epoch 1, batch 3: kd = nan", reason="diverged")
+    )
 
     assert not goes_on
     trial = sweep.conductor.sweep.trials["t0000"]
@@ -207,4 +214,13 @@ def test_a_finished_sweep_is_extended_by_more_trials(tmp_path: Path) -> None:
 def test_bands_are_counted_from_the_smallest() -> None:
     edges = [10.0, 100.0, 1000.0, 10000.0]
 
-    assert [band_of(size, edges) for size in (5, 10, 99, 100, 999, 1000, 10000, 99999)] == [0, 0, 0, 1, 1, 2, 2, 2]
+    assert [band_of(size, edges) for size in (5, 10, 99, 100, 999, 1000, 10000, 99999)] == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+        2,
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import os
@@ -516,6 +517,21 @@ def test_truncated_tar_is_refused_and_no_half_file_is_taken_for_a_batch(tmp_path
     for _ in range(2):
         with pytest.raises(DataError, match=r"cifar-100-python\.tar\.gz: cannot be unpacked"):
             data.load(DataSpec("cifar100", str(tmp_path)))
+
+
+def test_a_full_disk_leaves_no_half_file_that_is_taken_for_a_batch(tmp_path, monkeypatch):
+    cifar_archive.write(tmp_path, num_classes=100, num_train=200, num_test=100, packed=True)
+
+    def write_half(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_bytes", write_half)
+        with pytest.raises(DataError, match=r"cannot be unpacked .*No space left"):
+            data.load(DataSpec("cifar100", str(tmp_path)))
+    assert len(data.load(DataSpec("cifar100", str(tmp_path))).train) == 180
 
 
 def test_half_a_cifar_folder_is_completed_from_the_tar(tmp_path):

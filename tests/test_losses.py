@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kdsearch.data.views import Batch
 from kdsearch.losses import rkd as rkd_module
+from kdsearch.losses.ab import ab
 from kdsearch.losses.at import at, attention_map
 from kdsearch.losses.at import build as build_at
 from kdsearch.losses.cc import cc
@@ -23,13 +24,18 @@ from kdsearch.losses.dist import dist, dist_inter, dist_intra
 from kdsearch.losses.dkd import dkd, nckd, tckd
 from kdsearch.losses.fitnet import build as build_fitnet
 from kdsearch.losses.fitnet import fitnet
+from kdsearch.losses.fsp import fsp
+from kdsearch.losses.ft import ft
 from kdsearch.losses.infonce import infonce
 from kdsearch.losses.kd import kd
 from kdsearch.losses.logit_std import logit_std
+from kdsearch.losses.mlkd import batch_correlation, class_correlation
 from kdsearch.losses.nst import build as build_nst
 from kdsearch.losses.nst import nst
+from kdsearch.losses.ofd import negative_mean, ofd
 from kdsearch.losses.pkt import pkt
 from kdsearch.losses.regressor import Regressor
+from kdsearch.losses.reviewkd import hierarchical_context
 from kdsearch.losses.rkd import rkd, rkd_angle, rkd_distance
 from kdsearch.losses.sp import sp
 from kdsearch.losses.tensors import pool_smaller, unit
@@ -81,6 +87,17 @@ REFERENCE = {
     "nst, student pooled": (lambda: nst(M_S, M_T2), 0.56348086481),
     "pkt": (lambda: pkt(E_S, E_T), 0.162360035231),
     "cc, without heads": (lambda: cc(E_S, E4), 4.60622047616),
+    "ab, two stages": (lambda: 0.5 * ab(M5, M_T) + ab(M52, M_T2), 0.262994485558),
+    "ab, equal maps": (lambda: ab(M_T, M_T), 0.0547580908308),
+    "fsp": (lambda: fsp(M5, M52, M_T, M_T2), 0.0234472324679),
+    "ft": (lambda: ft(M5, M_T), 0.0869464027901),
+    "mlkd, classes": (lambda: class_correlation(Z_S, Z_T, 4.0), 0.0505138238922),
+    "mlkd, samples": (lambda: batch_correlation(Z_S, Z_T, 4.0), 0.0127535326222),
+    "ofd": (lambda: ofd(M5, M_T, torch.full((5,), -0.5)), 67.3669596097),
+    "ofd, margin": (lambda: negative_mean(tensor(1), tensor(0)), -0.797884560803),
+    "ofd, margin, shifted": (lambda: negative_mean(tensor(-0.5), tensor(0.2)), -0.334378085873),
+    "ofd, margin, hardly cut": (lambda: negative_mean(tensor(0.1), tensor(0.5)), -0.3),
+    "reviewkd": (lambda: hierarchical_context(M5, M_T) + hierarchical_context(M52, M_T2), 1.44386999036),
     "rkd, distance": (lambda: rkd_distance(E_S, E_T), 0.159967564843),
     "rkd, angle": (lambda: rkd_angle(E_S, E_T), 0.103942002915),
     "rkd": (lambda: rkd(E_S, E_T), 9.19628926681),
@@ -157,6 +174,31 @@ BY_HAND = {
     ),
     # every partner is as good as any other
     "infonce, all alike": (lambda: infonce(torch.ones(3, 2), torch.ones(3, 2)), math.log(3)),
+    # off its side, in its band, on its side: (0 + 1)^2, (0.5 - 1)^2, 0
+    "ab": (lambda: ab(tensor([[[0, 0.5, 2]]]), tensor([[[-1, 1, 1]]])), 3 / 1000 * 1.25),
+    # student's flow (2*1, 2*1); teacher's (2*1, 2*2), 2 being the mean of 1 and 3: (0 + (2 - 4)^2) / 2
+    "fsp": (
+        lambda: fsp(
+            tensor([[[2]]]), tensor([[[1]], [[1]]]), tensor([[[1, 3], [1, 3]]]), tensor([[[1]], [[2]]])
+        ),
+        2.0,
+    ),
+    # (3, 4) / 5 against (1, 0): (.4 + .8) / 2
+    "ft": (lambda: ft(tensor([[[math.sqrt(3), 2]]]), tensor([[[1, 0]]])), 0.6),
+    # student (1/2, 1/2), teacher (1/4, 3/4): (1/16 - 1/4)^2 + 2 (3/16 - 1/4)^2 + (9/16 - 1/4)^2, over 2
+    "mlkd, classes": (
+        lambda: class_correlation(tensor([0, 0]), tensor([1, 3]).log(), 1.0),
+        (9 + 2 + 25) / 512,
+    ),
+    # |teacher|^2 = 10/16 against 1/2
+    "mlkd, samples": (lambda: batch_correlation(tensor([0, 0]), tensor([1, 3]).log(), 1.0), 1 / 64),
+    # teacher over 0, in the margin with the student above and below, under the margin: 1^2, 0.5^2, 0, 0.5^2
+    "ofd": (
+        lambda: ofd(tensor([[[1, 0, -0.75, -0.5]]]), tensor([[[2, -0.5, -0.5, -3]]]), tensor(-1)),
+        1.5,
+    ),
+    # 2x2 maps: (4^2 + 0 + 0 + 0) / 4 in full, 1^2 as one pixel with weight 1/2: 4.5 / 1.5
+    "reviewkd": (lambda: hierarchical_context(tensor([[[4, 0], [0, 0]]]), torch.zeros(1, 1, 2, 2)), 3.0),
     # 72 times the 1/72 from above
     "rkd": (
         lambda: rkd(
@@ -181,6 +223,12 @@ WHERE_EQUAL = {
     "fitnet": lambda: fitnet(M_T, M_T),
     "sp": lambda: sp(M_S, M_S),
     "sp, scaled and mirrored": lambda: sp(2 * M_S.flip(1), M_S),
+    "fsp": lambda: fsp(M_T, M_T2, M_T, M_T2),
+    "ft": lambda: ft(M_T, M_T),
+    "mlkd, classes": lambda: class_correlation(Z_S, Z_S, 4.0),
+    "mlkd, samples": lambda: batch_correlation(Z_S, Z_S, 4.0),
+    "ofd": lambda: ofd(M_T, M_T, torch.full((5,), -1.0)),
+    "reviewkd": lambda: hierarchical_context(M_T, M_T),
     "dkd": lambda: dkd(Z_S, Z_S, LABELS, 4.0),
     "logit_std": lambda: logit_std(Z_S, Z_S),
     "nst": lambda: nst(M_S, M_S),
@@ -350,6 +398,29 @@ def test_vid_predicts_from_the_pooled_student() -> None:
 
 def test_cc_of_a_single_sample_is_zero() -> None:
     assert cc(E_S[:1], E4[:1]).item() == 0.0
+
+
+OF_MAPS = {
+    "ab": ab,
+    "fsp": lambda student, teacher: fsp(student, student, teacher, teacher),
+    "ft": ft,
+    "mlkd, classes": lambda student, teacher: class_correlation(
+        student[:, :, 0, 0], teacher[:, :, 0, 0], 4.0
+    ),
+    "mlkd, samples": lambda student, teacher: batch_correlation(
+        student[:, :, 0, 0], teacher[:, :, 0, 0], 4.0
+    ),
+    "ofd": lambda student, teacher: ofd(student, teacher, torch.full((5,), -0.5)),
+    "reviewkd": hierarchical_context,
+}
+
+
+@pytest.mark.parametrize("loss", OF_MAPS.values(), ids=OF_MAPS.keys())
+def test_only_the_student_gets_a_gradient(loss: Any) -> None:
+    student, teacher = M5.clone().requires_grad_(), M_T.clone().requires_grad_()
+    loss(student, teacher).backward()
+    assert student.grad.any()
+    assert teacher.grad is None
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,17 @@ import torchvision
 from torch import Tensor, nn
 
 from kdsearch.models import FAMILIES, TORCHVISION, family
-from kdsearch.models.build import Classifier, build, cost, load_student, load_weights, measure, save_student
+from kdsearch.models.build import (
+    Architecture,
+    Classifier,
+    build,
+    cost,
+    load_student,
+    load_weights,
+    measure,
+    save_student,
+    weightless,
+)
 from kdsearch.models.layers import BatchNorm, scaled
 from kdsearch.models.shapes import Weightless, shadow
 
@@ -116,6 +126,13 @@ def test_the_smallest_model_of_each_family_works(case: Case) -> None:
 @every_large_model
 def test_large_torchvision_models_keep_the_contract(case: Case) -> None:
     expect_the_contract(case)
+
+
+@pytest.mark.parametrize("name", ["regnet_y_400mf", "swin_t"])
+def test_a_weightless_model_has_shapes_only(name: str) -> None:
+    model = weightless(Architecture(f"torchvision/{name}", {"pretrained": True}, NUM_CLASSES, 3, 32))
+    assert model.architecture.options == {"pretrained": True}
+    assert all(tensor.is_meta for tensor in model.state_dict().values())
 
 
 @pytest.mark.parametrize("image_size", [14, 28, 64])

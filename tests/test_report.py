@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from kdsearch import chapters, document, figures, importance, report, results
+from kdsearch.figure_style import DARK, LIGHT, style, themed
 from kdsearch.records import replay
 
 ROOT = Path(__file__).parents[1]
@@ -257,7 +258,7 @@ def test_running_trials_are_shown_as_such(small):
     page = (small.folder / "report.md").read_text()
     assert "| trials | completed | stopped | failed | running | in all |" in page
     assert "| search | 3 | 1 | 1 | 1 | 6 of 60 |" in page
-    assert "The sweep is unfinished (1 trials running or cut off)" in page
+    assert "The sweep is unfinished (1 still running or cut off)" in page
 
 
 def test_a_finished_sweep_is_not_called_unfinished():
@@ -387,6 +388,71 @@ def test_a_setting_that_only_some_trials_have_is_rated_too(simulated):
 
 def test_a_fixed_recipe_has_no_recipe_figure(small):
     assert "Neither temperature nor alpha differs" in (small.folder / "report.md").read_text()
+
+
+def drawn(drawing, story, theme=LIGHT):
+    sweep = replay(story.events)
+    with themed(theme):
+        return drawing.draw(figures.find(sweep), style(sweep, theme))
+
+
+@pytest.mark.parametrize("drawing", figures.DRAWINGS, ids=lambda drawing: drawing.name)
+def test_every_figure_has_a_title_and_named_axes(drawing):
+    first, *_ = drawn(drawing, journals.realistic(30)).axes
+    assert first.get_title(loc="left")
+    assert first.get_xlabel()
+    assert first.get_ylabel() or [label.get_text() for label in first.get_yticklabels()]
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
+def test_a_method_has_its_own_colour_and_a_family_its_own_marker(theme):
+    looks = style(replay(journals.realistic(30).events), theme)
+    methods = [colour for name, colour in looks.colours.items() if name != "other methods"]
+    assert len(set(methods)) == len(methods) == len(theme.methods)
+    assert len(set(looks.markers.values())) == len(looks.markers) == 3
+
+
+def test_the_front_is_drawn_against_the_cost_of_the_spec():
+    story = journals.Story(objectives=["val_accuracy", "macs"])
+    story.trial(0, [0.5], params=10_000, macs=7_000_000)
+    axes = drawn(figures.DRAWINGS[0], story).axes[0]
+    assert "MACs" in axes.get_xlabel()
+    assert axes.get_xlim()[0] < 7_000_000 < axes.get_xlim()[1]
+
+
+def test_front_students_are_labelled_with_their_ids():
+    axes = drawn(figures.DRAWINGS[0], small_story()).axes[0]
+    assert {"t0000", "t0001", "t0002"} <= {text.get_text() for text in axes.texts}
+
+
+def one_trial():
+    story = journals.Story()
+    story.trial(0, [0.5], params=10_000)
+    return story
+
+
+def all_failed():
+    story = journals.Story().teacher()
+    story.trial(0, [], status="failed", error="no")
+    return story
+
+
+def only_a_control():
+    story = journals.Story().teacher()
+    story.trial(0, [0.5], role="control")
+    return story
+
+
+def teacher_of_unknown_size():
+    story = journals.Story().teacher(params=None, ece=None)
+    story.trial(0, [0.5], params=10_000)
+    return story
+
+
+@pytest.mark.parametrize("story", [one_trial, all_failed, only_a_control, teacher_of_unknown_size])
+def test_odd_sweeps_report_fine(story, tmp_path):
+    written = report.write(story().write(tmp_path))
+    assert (written.folder / "report.html").read_text().endswith("</html>\n")
 
 
 # Bad journals ------------------------------------------------------------------------------------------

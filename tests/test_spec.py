@@ -349,12 +349,12 @@ BAD = [
     ("student", "{torchvision/resnet19: }", "4: student.torchvision/resnet19: unknown; allowed: …, torchvision/<name> (nearest: torchvision/resnet18)"),
     ("student", "{}", "4: student: {...}: missing; allowed: …, torchvision/<name>"),
     ("student", "", "4: student: missing; allowed: …, torchvision/<name>"),
-    ("student", "[resnet, wrn]", "4: student: [resnet, wrn]: a mapping with …, torchvision/<name>"),
+    ("student", "[resnet, wrn]", "4: student: [resnet, wrn]: a name, or a mapping with …, torchvision/<name>"),
     ("student", "{resnet: {depth: {type: categorical, choices: [8, 18]}}}", "4: student.resnet.depth: 18: depth must be 6n+2 (8, 14, 20, ...): 18 is not; nearest: 20"),
     ("student", "{resnet: {depth: {type: int, low: 8, high: 10}}}", "4: student.resnet.depth: 9: depth must be 6n+2 (8, 14, 20, ...): 9 is not; nearest: 8"),
     ("student", "{vgg: {depth: 12}}", "4: student.vgg.depth: 12: depth must be one of 8, 11, 13, 16, 19: 12 is not; nearest: 11"),
     ("student", "{resnet: {width: {type: float, low: 0.25, high: 20}}}", "4: student.resnet.width.high: 20: a number from 0.01 to 16 (nearest: 16)"),
-    ("student", "{resnet: {width: {type: float, low: 1, high: 0.5}}}", "4: student.resnet.width.high: 0.5: must not be below low, 1 (nearest: 1.0)"),
+    ("student", "{resnet: {width: {type: float, low: 1, high: 0.5}}}", "4: student.resnet.width.high: 0.5: must not be below low, 1 (nearest: 1)"),
     ("student", "{resnet: {width: {type: float, low: 0.1, high: 1, step: 0.4}}}", "4: student.resnet.width.high: 1: must be low plus a multiple of step, 0.1 + n * 0.4 (nearest: 0.9)"),
     ("student", "{resnet: {width: {type: float, low: 0.1, high: 1, step: 0.1, log: true}}}", "4: student.resnet.width.step: 0.1: cannot stand beside log: leave one out"),
     ("student", "{resnet: {width: {type: float, low: 0.1, high: 1, step: 0}}}", "4: student.resnet.width.step: 0: must be above 0"),
@@ -526,7 +526,7 @@ ANYTHING = st.recursive(
 
 
 @given(st.data())
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_whatever_a_key_is_set_to_the_answer_is_a_spec_or_a_spec_error(data):
     changed = _values(read_text(EXAMPLE, "")[0])
     holder, key = changed, data.draw(st.sampled_from(sorted(changed)))

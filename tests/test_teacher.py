@@ -260,7 +260,9 @@ def test_an_interrupted_training_goes_on_and_ends_in_the_same_teacher(trained, s
     epochs = teachers.train(spec, data, state_every_s=0)
     teachers.save_partial(key, next(epochs)[1], tmp_path)
     heard = []
-    teacher = teachers.prepare(spec, data, tmp_path, progress=lambda result, total: heard.append(result.epoch))
+    teacher = teachers.prepare(
+        spec, data, tmp_path, progress=lambda result, total: heard.append(result.epoch)
+    )
     assert heard == [2, 3]
     assert teacher.report["curve"] == trained[0].report["curve"]
     assert all(np.array_equal(teacher.weights[name], array) for name, array in trained[0].weights.items())
@@ -291,7 +293,9 @@ def test_states_come_now_and_then_and_with_the_last_epoch(spec, data):
 
 def test_a_diverging_teacher_says_what_to_change(spec, data):
     wild = with_teacher(spec, train={**spec.teacher.train, "lr": float("inf")})
-    with pytest.raises(TeacherError, match=r"diverged \(not finite in epoch 1, batch .*lower teacher.train.lr"):
+    with pytest.raises(
+        TeacherError, match=r"diverged \(not finite in epoch 1, batch .*lower teacher.train.lr"
+    ):
         list(teachers.train(wild, data))
 
 
@@ -362,7 +366,8 @@ def test_the_key_of_loaded_weights_follows_their_content(spec, data, tmp_path):
         other.classifier.bias.add_(1)
     save_torch(other, tmp_path / "other.pt")
     one, two = (
-        teachers.load_checkpoint_teacher(foreign(spec, tmp_path / name), data) for name in ("one.pt", "other.pt")
+        teachers.load_checkpoint_teacher(foreign(spec, tmp_path / name), data)
+        for name in ("one.pt", "other.pt")
     )
     assert one.key != two.key
 
@@ -387,7 +392,9 @@ def test_ones_own_student_of_another_task_is_refused_by_its_description(spec, da
 
 def test_another_width_names_the_first_parameter_that_differs(spec, data, tmp_path):
     save_torch(network(spec), tmp_path / "net.pt")
-    with pytest.raises(TeacherError, match=r"not the weights of resnet \(depth 8.*\): .* is \(4,.*\) in the check"):
+    with pytest.raises(
+        TeacherError, match=r"not the weights of resnet \(depth 8.*\): .* is \(4,.*\) in the check"
+    ):
         teachers.load_checkpoint_teacher(foreign(spec, tmp_path / "net.pt", width=0.5), data)
 
 
@@ -402,7 +409,9 @@ def test_missing_and_unexpected_parameters_are_counted_and_named(spec, data, tmp
 
 def test_another_family_shows_only_the_first_three_names(spec, data, tmp_path):
     torch.save(build("vgg", {"width": 0.1}, 10, 1, 8).state_dict(), tmp_path / "net.pt")
-    with pytest.raises(TeacherError, match=r"\d+ parameters missing \(([^,]+, ){3}\.\.\.\), \d+ parameters unexp"):
+    with pytest.raises(
+        TeacherError, match=r"\d+ parameters missing \(([^,]+, ){3}\.\.\.\), \d+ parameters unexp"
+    ):
         teachers.load_checkpoint_teacher(foreign(spec, tmp_path / "net.pt"), data)
 
 
@@ -417,7 +426,9 @@ def test_nan_weights_are_refused(spec, data, tmp_path):
 
 def test_a_pickled_model_is_refused_and_not_executed(spec, data, tmp_path):
     torch.save(network(spec), tmp_path / "net.pt")
-    with pytest.raises(TeacherError, match=r"refused: .* pickled objects besides weights.*torch.save\(model.state"):
+    with pytest.raises(
+        TeacherError, match=r"refused: .* pickled objects besides weights.*torch.save\(model.state"
+    ):
         teachers.load_checkpoint_teacher(foreign(spec, tmp_path / "net.pt"), data)
 
 
@@ -431,7 +442,9 @@ def test_a_damaged_foreign_file_is_refused_in_words(spec, data, tmp_path, name, 
 
 def test_a_file_without_weights_is_refused(spec, data, tmp_path):
     torch.save({"epoch": 3}, tmp_path / "net.pt")
-    with pytest.raises(TeacherError, match="no weights in it, neither at the top nor under state_dict, model, net"):
+    with pytest.raises(
+        TeacherError, match="no weights in it, neither at the top nor under state_dict, model, net"
+    ):
         teachers.load_checkpoint_teacher(foreign(spec, tmp_path / "net.pt"), data)
 
 
@@ -478,7 +491,9 @@ def test_a_converged_teacher_passes(trained, spec):
     ],
     ids=["still improving", "stopped improving", "loaded"],
 )
-def test_an_unconverged_teacher_says_what_was_reached_what_was_asked_and_what_to_do(trained, spec, changes, advice):
+def test_an_unconverged_teacher_says_what_was_reached_what_was_asked_and_what_to_do(
+    trained, spec, changes, advice
+):
     poor = dataclasses.replace(trained[0], report={**trained[0].report, "accuracy": 0.25, **changes})
     expected = rf"reached 0\.2500 validation accuracy, teacher\.min_accuracy asks for 0\.9; {advice}"
     with pytest.raises(TeacherError, match=expected):
@@ -538,7 +553,9 @@ def test_calibration_error_by_hand():
 def test_calibration_bins_include_their_upper_edge():
     # with 2 bins, 0.5 is in the lower one: |1 - 0.5| / 2 + |0 - 0.6| / 2, not |1 - 1.1| / 2
     confidence = torch.tensor([0.5, 0.6], dtype=torch.float64)
-    assert expected_calibration_error(confidence, torch.tensor([True, False]), num_bins=2) == pytest.approx(0.55)
+    assert expected_calibration_error(confidence, torch.tensor([True, False]), num_bins=2) == pytest.approx(
+        0.55
+    )
 
 
 def test_quality_of_a_flat_output():

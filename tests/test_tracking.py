@@ -585,6 +585,7 @@ def test_a_hanging_server_delays_nothing(hanging_server: str, tmp_path: Path) ->
 
 EXITS = """
 import json, pathlib, sys
+import mlflow.tracking  # here and not in the thread: the deadline is to pass in the hanging call
 from kdsearch.tracking import Tracker
 
 events = [json.loads(line) for line in open(sys.argv[2] + "/events.jsonl")]

@@ -85,8 +85,7 @@ def open_archive(archive: Archive, root: Path) -> Source:
     folder = root / archive.folder
     if _missing(archive, folder):
         with only_one(root):
-            if _missing(archive, folder):
-                _provide(archive, root)
+            _provide(archive, root)
     names = read_batch(folder / archive.meta).get(archive.names_key)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{folder / archive.meta}: no list of class names under {archive.names_key!r}")
@@ -217,6 +216,7 @@ def _provide(archive: Archive, root: Path) -> None:
                 member = tar.extractfile(f"{archive.folder}/{name}")
                 if member is None:
                     raise KeyError(name)
+                # Under its own name only once it is whole: who finds all files does not wait for the lock.
                 partial = folder / f".{name}.partial"
                 partial.write_bytes(member.read())
                 partial.replace(folder / name)

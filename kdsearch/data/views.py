@@ -119,7 +119,7 @@ class Views:
         return Batch(self._normalise(self.images.index_select(0, indices)), self.labels[indices], indices)
 
     def batch(self, indices: Tensor, epoch: int, stream: int) -> Batch:
-        """The samples' views of this epoch in this stream. Indices that are on the device already cost no wait."""
+        """The samples' views of this epoch in this stream; pass indices on the device to avoid a copy."""
         indices = indices.to(self.device, non_blocking=True)
         stream_bits = counter_hash(stream, epoch)
         bits = fold_in(fold_in(stream_bits, indices), self._purposes)  # [purposes, B]

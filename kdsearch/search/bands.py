@@ -27,7 +27,11 @@ def band_edges(spec: SweepSpec, cost_of: CostOf) -> list[float]:
     """Edges of the size bands: the range of params cut into equal parts of log10, smallest to largest."""
     sizes = [cost_of(student)["params"] for student in extreme_students(spec, cost_of)]
     low, high = math.log10(sizes[0]), math.log10(sizes[-1])
-    return [float(sizes[0]), *(10 ** (low + (high - low) * i / NUM_BANDS) for i in range(1, NUM_BANDS)), float(sizes[-1])]
+    return [
+        float(sizes[0]),
+        *(10 ** (low + (high - low) * i / NUM_BANDS) for i in range(1, NUM_BANDS)),
+        float(sizes[-1]),
+    ]
 
 
 def band_of(params: float, edges: Sequence[float]) -> int:

@@ -46,7 +46,9 @@ def connected(address: str | None) -> Iterator[None]:
     """
     os.umask(0o077)  # Ray writes its authentication token with mode 0644 otherwise
     if address and address.startswith("ray://"):
-        raise ClusterError("--address ray://...: run kdsearch on a node of the cluster (ray job submit) with --address auto")
+        raise ClusterError(
+            "--address ray://...: run kdsearch on a node of the cluster (ray job submit) with --address auto"
+        )
     package = Path(__file__).resolve().parents[1]
     where: dict[str, Any] = (
         {"address": address, "runtime_env": {"py_modules": [str(package)]}}
@@ -57,7 +59,9 @@ def connected(address: str | None) -> Iterator[None]:
     try:
         ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(f"--address {address}: {error}" if address else f"Ray did not start: {error}") from None
+        raise ClusterError(
+            f"--address {address}: {error}" if address else f"Ray did not start: {error}"
+        ) from None
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler prints a stack and ends the process
     try:
         yield
@@ -80,7 +84,9 @@ def num_slots(resources: ResourcesSpec) -> int:
     slots = min(int(available.get(kind, 0) / amount + 1e-9) for kind, amount in wanted.items() if amount)
     if slots < 1:
         has = ", ".join(f"{available.get(kind, 0):g} {kind}" for kind in wanted)
-        raise ClusterError(f"resources: a trial asks for {wanted['CPU']:g} CPU and {wanted['GPU']:g} GPU; Ray has {has}")
+        raise ClusterError(
+            f"resources: a trial asks for {wanted['CPU']:g} CPU and {wanted['GPU']:g} GPU; Ray has {has}"
+        )
     return min(slots, resources.max_concurrent or slots)
 
 

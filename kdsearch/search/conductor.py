@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 MAX_LOST_WORKERS = 2  # a trial whose worker dies twice is a failed trial: the cause is probably its own
 MASS_FAILURE = 5  # that many search trials ended, every one of them failed: the sweep cannot succeed
 
+
 @dataclass(frozen=True)
 class Task:
     """One attempt at one trial, as a worker receives it. Paths are relative to the sweep's folder."""
@@ -157,7 +158,12 @@ class Conductor:
         return self._start("search", number, proposal.config, proposal.params, proposal.distributions)
 
     def _start(
-        self, role: Role, number: int, config: TrialConfig, params: Mapping[str, Any], distributions: Mapping[str, str]
+        self,
+        role: Role,
+        number: int,
+        config: TrialConfig,
+        params: Mapping[str, Any],
+        distributions: Mapping[str, str],
     ) -> Task:
         cost = dict(self._cost_of(config.student))
         name = trial_id(role, number)

@@ -25,11 +25,11 @@ from ray.tune.search import Searcher
 from kdsearch import teacher as teachers
 from kdsearch.data import ImageData
 from kdsearch.device import device_policy
-from kdsearch.records import EpochResult
 from kdsearch.search.conductor import Conductor, Report
 from kdsearch.search.worker import StudentWorker
 from kdsearch.spec import SweepSpec
 from kdsearch.teacher import Teacher
+from kdsearch.checkpoint import State
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class _Shells:
         return {}
 
 
-class _QueueSearcher(Searcher):  # type: ignore[misc]  # ray ships no type for it
+class _QueueSearcher(Searcher):
     """Feeds Tune one attempt at a time from the conductor's queue."""
 
     def __init__(self, shells: _Shells) -> None:
@@ -138,7 +138,7 @@ class _QueueSearcher(Searcher):  # type: ignore[misc]  # ray ships no type for i
         raise NotImplementedError("a sweep resumes from its journal")
 
 
-class _JournalScheduler(TrialScheduler):  # type: ignore[misc]  # ray ships no type for it
+class _JournalScheduler(TrialScheduler):
     """Hands every result to the conductor, which journals it and decides."""
 
     def __init__(self, shells: _Shells) -> None:
@@ -162,7 +162,7 @@ class _JournalScheduler(TrialScheduler):  # type: ignore[misc]  # ray ships no t
         shells = self._shells
         cause = trial.get_error()
         try:
-            shells.conductor.on_lost_worker(shells.names[trial.trial_id], _first_line(cause))
+            shells.conductor.on_lost_worker(shells.names[trial.trial_id], first_line(cause))
         except Exception as error:
             shells.problem = error
 
@@ -180,7 +180,7 @@ class _JournalScheduler(TrialScheduler):  # type: ignore[misc]  # ray ships no t
         return ""
 
 
-class _Ticker(tune.Callback):  # type: ignore[misc]  # ray ships no type for it
+class _Ticker(tune.Callback):
     """Keeps the screen alive. It must not raise: an exception in a callback ends Tune's loop."""
 
     def __init__(self, shells: _Shells) -> None:
@@ -190,26 +190,27 @@ class _Ticker(tune.Callback):  # type: ignore[misc]  # ray ships no type for it
         self._shells.tick()
 
 
-def _first_line(error: BaseException | None) -> str:
+def first_line(error: BaseException | None) -> str:
     lines = str(error).strip().splitlines() if error else []
     return lines[0] if lines else "unknown cause"
 
 
-def train_teacher(
-    spec: SweepSpec, data: ImageData, state: teachers.State | None
-) -> Iterator[tuple[EpochResult, teachers.State | None]]:
+def train_teacher(spec: SweepSpec, data: ImageData, state: State | None) -> Iterator[teachers.Epoch]:
     """`kdsearch.teacher.train` as a Ray task that streams its epochs back: it runs where the resources are."""
     num_gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
     task = _train_teacher.options(num_gpus=num_gpus, num_cpus=1)
+    epochs: Any = task.remote(spec, ray.put(data), state)  # a stream of references
     try:
-        for reference in task.remote(spec, ray.put(data), state):
-            yield ray.get(reference)
+        for epoch in epochs:
+            yield ray.get(epoch)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise cluster.ClusterError(f"the teacher's training was lost: {first_line(error)}") from None
 
 
-@ray.remote(num_returns="streaming", max_retries=0)  # type: ignore[untyped-decorator]  # ray ships no type for it
-def _train_teacher(spec: SweepSpec, data: ImageData, state: teachers.State | None) -> Iterator[Any]:
+@ray.remote(num_returns="streaming", max_retries=0)
+def _train_teacher(spec: SweepSpec, data: ImageData, state: State | None) -> Iterator[Any]:
     # One thread: its sums are the same on every run, and two threads that share their cores with anything
     # else ran a step 25 times slower than one.
     torch.set_num_threads(1)

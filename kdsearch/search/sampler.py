@@ -14,6 +14,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from kdsearch import space
@@ -49,8 +50,8 @@ class Sampler:
     def __init__(self, spec: SweepSpec, num_teacher_stages: int) -> None:
         self._spec = spec
         self._num_teacher_stages = num_teacher_stages
-        directions = ["maximize"] + ["minimize"] * (len(spec.search.objectives) - 1)
-        self._study = optuna.create_study(directions=directions)
+        costs = [StudyDirection.MINIMIZE for _ in spec.search.objectives[1:]]
+        self._study = optuna.create_study(directions=[StudyDirection.MAXIMIZE, *costs])
 
     def restore(self, records: Iterable[TrialRecord]) -> None:
         """Give back search trials 0, 1, ... of an earlier run, in number order, unfinished ones as running."""
@@ -58,7 +59,9 @@ class Sampler:
             assert record.number == len(self._study.get_trials(deepcopy=False))
             distributions = {name: json_to_distribution(text) for name, text in record.distributions.items()}
             self._study.add_trial(
-                create_trial(state=TrialState.RUNNING, params=dict(record.params), distributions=distributions)
+                create_trial(
+                    state=TrialState.RUNNING, params=dict(record.params), distributions=distributions
+                )
             )
             if record.status != "running":
                 self.tell(record)

@@ -29,7 +29,7 @@ REPORT_EVERY_S = 1.0  # many epochs of a small student travel in one report
 CHECKPOINT_EVERY_S = 30.0
 
 
-class StudentWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no type for Trainable's base
+class StudentWorker(tune.Trainable):
     """Runs tasks; reused for one after another, with the data and the teacher kept between them."""
 
     def setup(  # type: ignore[override]  # with_parameters adds the keywords
@@ -71,7 +71,10 @@ class StudentWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no type 
             while not self._training.finished:
                 epochs.append(self._training.run_epoch())
                 self._val_accuracy = epochs[-1].metrics["val_accuracy"]
-                if epochs[-1].epoch in self._task.checkpoint_epochs or time.monotonic() - started > REPORT_EVERY_S:
+                if (
+                    epochs[-1].epoch in self._task.checkpoint_epochs
+                    or time.monotonic() - started > REPORT_EVERY_S
+                ):
                     break
             return self._report(epochs)
         except NonFiniteLoss as error:
@@ -87,7 +90,9 @@ class StudentWorker(tune.Trainable):  # type: ignore[misc]  # ray ships no type 
         training = Training(task.config, self._data, self._augment, self._teacher, str(self._device))
         if task.from_checkpoint:
             try:
-                training.load_state_dict(load_checkpoint(self._output / task.from_checkpoint, task.from_sha256))
+                training.load_state_dict(
+                    load_checkpoint(self._output / task.from_checkpoint, task.from_sha256)
+                )
             except CheckpointError as error:
                 logger.warning("%s begins again at epoch 1: %s", task.trial_id, error)
         return training

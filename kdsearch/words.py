@@ -1,0 +1,57 @@
+"""A configuration, a share, a date as a person reads them in reports.
+
+Goes in: values. Comes out: short texts on one line.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from kdsearch.document import literal
+from kdsearch.losses import SLOTS
+from kdsearch.records import Choice, TrialConfig
+
+
+def student(choice: Choice) -> str:
+    """`resnet depth 20, width 0.5`."""
+    options = ", ".join(f"{name} {number(value)}" for name, value in choice.options.items())
+    return literal(f"{choice.name} {options}".strip())
+
+
+def recipe(config: TrialConfig) -> str:
+    """`kd alpha 0.9, temperature 4 + fitnet weight 12.5, layer_map 1>1,3>3`."""
+    return literal(" + ".join(_terms(config)) or "no distillation")
+
+
+def _terms(config: TrialConfig) -> Iterable[str]:
+    for slot in SLOTS:
+        if slot in config.distill:
+            choice = config.distill[slot]
+            shared = {"alpha": config.alpha, "temperature": config.temperature} if slot == "response" else {}
+            options = {name: value for name, value in shared.items() if value is not None} | dict(
+                choice.options
+            )
+            settings = ", ".join(f"{name} {number(value)}" for name, value in options.items())
+            yield f"{choice.name} {settings}".strip().replace("stage", "")  # only layer maps say it
+
+
+def number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
+def times(factor: float | None) -> str:
+    return "" if factor is None else f"{factor:.1f}×"
+
+
+def date(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
