@@ -125,7 +125,8 @@ def _warnings(sweep: SweepRecord) -> Iterable[str]:
         t.trial_id for t in results.front(sweep) if teacher is not None and results.accuracy(t) > teacher
     ]
     if better:
-        yield f"More accurate than the teacher on validation: {words.listed(better)}. Is it fully trained?"
+        named = words.listed(better)
+        yield f"More accurate on validation than the teacher: {named}. Was the teacher trained long enough?"
 
 
 def _limits(sweep: SweepRecord) -> Iterable[str]:
@@ -202,7 +203,7 @@ def controls(sweep: SweepRecord) -> list[Block]:
         "accuracy",
         "nearest on the front",
         "its params",
-        "accuracy",
+        "its accuracy",
         "difference",
     )
     return [

@@ -39,7 +39,7 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
     with phases.of("data"):
         images = load_data(spec)
     cost_of = cost_function(images)
-    session.begin(spec, journal, cost_of)
+    session.begin(spec, journal, cost_of, sizes(images))
     (output / "spec.yaml").write_text(yaml.safe_dump(specs.to_dict(spec), sort_keys=False))
     tracker = tracking.Tracker(list(journal.events), functools.partial(journal.append, "mlflow_run"))
     journal.listeners.append(tracker.put)
@@ -75,9 +75,8 @@ def conclude(done: report.Report, progress: Progress) -> None:
     where = shown(done.folder)
     progress.say(f"report  {where}/report.html")
     progress.say(f"browse  {tracking.ui_command()}")
-    progress.say(
-        f"pick    python -m kdsearch.pick {where} --max-params {count(done.sweep.header['bands']['edges'][1])}"
-    )
+    limit = count(done.sweep.header["bands"]["edges"][-2])
+    progress.say(f"pick    python -m kdsearch.pick {where} --max-params {limit}")
 
 
 def how_to_go_on(output: Path) -> str:
@@ -111,6 +110,17 @@ def load_data(spec: SweepSpec) -> ImageData:
         return data.load(spec.data)
     except data.DataError as error:
         raise cli.UsageError(str(error)) from None
+
+
+def sizes(images: ImageData) -> dict[str, Any]:
+    """What the report says of the data."""
+    return {
+        "num_train": len(images.train),
+        "num_validation": len(images.validation),
+        "num_classes": images.num_classes,
+        "image_size": images.image_size,
+        "key": images.key,
+    }
 
 
 def cost_function(images: ImageData) -> CostOf:

@@ -5,6 +5,7 @@ Goes in: a spec. Comes out: the plan in lines: trials, epochs, slots, estimated 
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import time
@@ -68,13 +69,11 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     ]
     yield f"  teacher   {built_teacher}; {origin}"
     for name, student in zip(("smallest", "largest"), students, strict=False):
-        yield f"  {name:9} {student}; {(student.step_s + built_teacher.forward_s) * 1000:.3g} ms a step of {batch_size} images"
+        step_ms = 1000 * (student.step_s + built_teacher.forward_s)
+        yield f"  {name:9} {student}; {step_ms:.3g} ms a step of {batch_size} images"
     edges = [count(edge) for edge in band_edges(spec, cost_function(images))]
-    yield (
-        "  bands     "
-        + ", ".join(f"{low} to {high}" for low, high in zip(edges, edges[1:], strict=False))
-        + " params"
-    )
+    bands = ", ".join(f"{low} to {high}" for low, high in itertools.pairwise(edges))
+    yield f"  bands     {bands} params"
     yield f"  searched  {', '.join(searched(spec)) or 'nothing: every value is fixed'}"
 
     steps = -(-len(images.train) // batch_size)
@@ -82,7 +81,7 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     teacher_s = teacher_epochs(spec) * steps * built_teacher.step_s if origin == "to be trained" else 0.0
     num_trials, slots = spec.search.trials + len(students), local_slots(spec)
     yield (
-        f"  trials    {spec.search.trials} of up to {spec.epochs} epochs, and {len(students)} controls without "
+        f"  trials    {spec.search.trials} of up to {spec.epochs} epochs and {len(students)} controls without "
         f"distillation; {slots} at once on this machine"
     )
     yield f"  stopping  {stopping(spec)}"

@@ -19,6 +19,7 @@ from kdsearch import results, words
 from kdsearch.records import EpochResult, Status, SweepRecord, TrialRecord
 
 LINE_EVERY_S = 60.0
+WIDTH_IN_LOGS = 160
 STATUSES: tuple[Status, ...] = ("completed", "running", "stopped", "failed")
 
 
@@ -66,7 +67,9 @@ class Progress:
     """Speaks to a person: `say` for a line, `teacher_epoch` and `tick` while long work goes on."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or Console(highlight=False)
+        if not self.console.is_terminal:
+            self.console.width = WIDTH_IN_LOGS
         self._live: Live | None = None
         self._last = time.monotonic()
         self._started = self._last
@@ -75,7 +78,7 @@ class Progress:
         self._done_before = 0
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def show(self, table: Table) -> None:
         self.console.print(table)
@@ -88,7 +91,7 @@ class Progress:
         return True
 
     def teacher_epoch(self, result: EpochResult, num_epochs: int) -> None:
-        """One line at a time: on a terminal every two seconds, else each minute, and always the last epoch."""
+        """One line at a time: on a terminal every two seconds, else each minute, and the last epoch."""
         if self._due(2.0 if self.console.is_terminal else LINE_EVERY_S) or result.epoch == num_epochs:
             left = duration((num_epochs - result.epoch) * result.time_s)
             accuracy = result.metrics["val_accuracy"]
@@ -129,7 +132,8 @@ class Progress:
         counts, elapsed, left = self._parts()
         states = ", ".join(f"{counts[status]} {status}" for status in STATUSES)
         bests = "/".join(f"{t.val_accuracy:.3f}" if t else "-" for t in best_by_band(self._sweep))
-        return f"  {states}; best small/medium/large {bests}; {duration(elapsed)} elapsed, about {left} left"
+        clock = f"{duration(elapsed)} elapsed, about {left} left"
+        return f"  {states}; best small/medium/large {bests}; {clock}"
 
     def _panel(self) -> Group:
         assert self._sweep is not None

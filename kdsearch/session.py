@@ -10,12 +10,14 @@ import importlib.metadata
 import json
 import subprocess
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kdsearch import __version__, cli
 from kdsearch import spec as specs
 from kdsearch.journal import Journal
-from kdsearch.search.bands import CostOf, band_edges
+from kdsearch.search.bands import CostOf, band_edges, cost_bounds
 from kdsearch.spec import SweepSpec
 
 PACKAGES = ("matplotlib", "mlflow", "numpy", "optuna", "pandas", "ray", "torch", "torchvision")
@@ -37,7 +39,7 @@ def check_same_spec(journal: Journal, spec: SweepSpec) -> None:
     if not started:
         return
     before = specs.from_dict(started[-1]["spec"])
-    changed, budgets = specs.diff(before, spec)
+    changed, _ = specs.diff(before, spec)
     if spec.search.trials < before.search.trials:
         changed = [
             *changed,
@@ -50,8 +52,8 @@ def check_same_spec(journal: Journal, spec: SweepSpec) -> None:
         )
 
 
-def begin(spec: SweepSpec, journal: Journal, cost_of: CostOf) -> None:
-    """Journal that this session begins: the spec, what runs it, and the size bands."""
+def begin(spec: SweepSpec, journal: Journal, cost_of: CostOf, data: Mapping[str, Any]) -> None:
+    """Journal that this session begins: the spec, what runs it, the data's sizes, the students' range."""
     resolved = specs.to_dict(spec)
     try:
         edges = band_edges(spec, cost_of)
@@ -68,6 +70,8 @@ def begin(spec: SweepSpec, journal: Journal, cost_of: CostOf) -> None:
         seed=spec.search.seed,
         objectives=list(spec.search.objectives),
         bands={"cost": "params", "edges": edges},
+        bounds=cost_bounds(spec, cost_of),
+        data=dict(data),
         resumed=bool(journal.events),
     )
 

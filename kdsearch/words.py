@@ -38,7 +38,10 @@ def _terms(config: TrialConfig) -> Iterable[str]:
 
 
 def number(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    """Three digits of a float, without an exponent where thousands will do."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
 def percent(share: float | None) -> str:

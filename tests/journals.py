@@ -188,7 +188,7 @@ SIZES = {  # params at width 1 and MACs per parameter, roughly
 }  # fmt: skip
 
 
-def realistic(num_trials: int = 60, seed: int = 0, *, finished: bool = True, num_confirm: int = 0) -> Story:
+def realistic(num_trials: int = 60, seed: int = 0, *, finished: bool = True) -> Story:
     """A CIFAR-100 sweep whose accuracies follow size, recipe and luck as in published tables.
 
     Unfinished: no `sweep_ended`, the last three trials still running.
@@ -239,10 +239,6 @@ def realistic(num_trials: int = 60, seed: int = 0, *, finished: bool = True, num
             optuna,
             rungs,
             unfinished,
-        )
-    for number in range(num_confirm):
-        _simulate(
-            story, rng, "confirm", number, "resnet20", 0.5, {"response": Choice("kd")}, 0.9, 4.0, 0.05, {}
         )
     return story.ended() if finished else story
 

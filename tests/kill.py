@@ -1,7 +1,7 @@
 """Kills a sweep's driver with SIGKILL at seeded moments, resumes it each time, and checks what is left.
 
-`python tests/kill.py OUT --kills 10 --seed 0` prints each moment and what the journal, the store of teachers and
-MLflow hold at the end. The tests use the same functions with fewer kills.
+`python tests/kill.py OUT --kills 10 --seed 0` prints each moment, and what the journal and MLflow hold at
+the end. The tests use the same functions with fewer kills.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Events = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Seen:
-    """What a watcher of the sweep's folder sees: the whole journal, this session's part, the teachers' store."""
+    """What a watcher sees: the whole journal, this session's part of it, the teachers' store."""
 
     sweep: Events
     session: Events
@@ -195,13 +195,13 @@ def main() -> int:
         record = sweep.record()
         states = Counter(trial.status for trial in record.trials.values())
         print(
-            f"{'killed' if killed else 'ended before'} {moment.delay_s:.2f} s after: {moment.name}; {dict(states)}",
+            f"{'killed' if killed else 'ended'} {moment.delay_s:.2f} s after: {moment.name}; {dict(states)}",
             flush=True,
         )
     code = sweep.run("--resume")
     problems = sweep.problems()
     print(
-        f"seed {options.seed}: {kills} kills; at the end exit {code}, {len(sweep.record().of_role('search'))} search trials"
+        f"seed {options.seed}: {kills} kills; exit {code}, {len(sweep.record().of_role('search'))} search trials"
     )
     print(
         "\n".join(problems)

@@ -47,7 +47,7 @@ class Sweep:
         path.write_text(SPEC)
         self.spec = specs.load(path, list(changes))
         self.journal = Journal(folder)
-        begin(self.spec, self.journal, cost_of)
+        begin(self.spec, self.journal, cost_of, data={})
         self.conductor = Conductor(self.spec, self.journal, 3, cost_of)
         self.accuracy = accuracy or (lambda name, epoch: 0.5 + 0.1 * epoch + 0.01 * int(name[1:]))
 

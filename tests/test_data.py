@@ -21,7 +21,7 @@ import cifar_archive
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -189,6 +189,7 @@ def test_impossible_subset_is_refused_with_its_bounds(tmp_path, subset):
 # Splitting
 
 
+@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 60), min_size=1, max_size=12),
     share=st.floats(0, 1),
@@ -551,6 +552,14 @@ def test_image_folder_reads_classes_by_name_and_pixels_channel_first(tmp_path):
     assert source.class_names == ("cat", "dog")
     assert train.labels.tolist() == [0, 0, 0, 1, 1]
     assert train.images[:, :, 0, 0].tolist() == [[red, 100, 200] for red in (2, 3, 4, 0, 1)]
+
+
+def test_image_folder_keeps_every_pixel_in_its_place(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    write_images(tmp_path, "train", {"cat": 1, "dog": 1})
+    Image.fromarray(pixels).save(tmp_path / "train" / "dog" / "000.png")
+    train = open_source(DataSpec("image_folder", str(tmp_path))).train()
+    assert np.array_equal(train.images[1], pixels.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("name", ["validation", "val"])

@@ -14,7 +14,7 @@ import journals
 import pytest
 import yaml
 
-from kdsearch import chapters, document, figures, importance, report, results
+from kdsearch import chapters, document, figures, importance, report, results, words
 from kdsearch.figure_style import DARK, LIGHT, style, themed
 from kdsearch.records import replay
 
@@ -284,6 +284,12 @@ def test_it_says_how_far_to_trust_the_numbers(sentence):
     assert sentence in text_of(small_story())
 
 
+def test_a_confirmed_front_is_not_called_unconfirmed():
+    story = small_story()
+    story.trial(0, [0.5], role="confirm")
+    assert "Unconfirmed" not in text_of(story)
+
+
 def test_openings_of_the_test_split_are_counted():
     story = small_story().add("test_opened", reason="confirmation").add("test_opened", reason="confirmation")
     assert "The test split was opened 2 times." in text_of(story)
@@ -347,6 +353,14 @@ def test_the_name_of_a_sweep_cannot_become_markup():
 def test_no_machine_path_gets_into_the_pages(small):
     assert str(small.folder) not in (small.folder / "report.md").read_text()
     assert str(small.folder) not in (small.folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.12345, "0.123"), (1030.4, "1030"), (1e-5, "1e-05"), (16.0, "16"), (20, "20"), ("last", "last")],
+)
+def test_settings_are_shown_short(value, text):
+    assert words.number(value) == text
 
 
 # Importances and figures -------------------------------------------------------------------------------

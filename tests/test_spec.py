@@ -199,6 +199,19 @@ def test_whole_numbers_become_floats_where_floats_are_meant(load):
     assert type(load(student="{resnet: {width: 1}}").student["resnet"]["width"]) is float
 
 
+def test_what_early_stopping_does_not_use_is_not_compared_with_the_budget(load):
+    stopping = "{scheduler: none, grace_epochs: 10}"
+    assert load(search=f"{{trials: 4, early_stopping: {stopping}}}").search.early_stopping.grace_epochs == 10
+
+
+def test_the_teacher_may_weigh_more_than_one_where_the_labels_weight_is_given(load):
+    assert load(distill="{response: kd, alpha: 9, label_weight: 0.1}").distill.alpha == 9.0
+
+
+def test_a_trial_may_live_on_a_gpu_alone(load):
+    assert load(resources="{cpus_per_trial: 0, gpus_per_trial: 0.5}").resources.cpus_per_trial == 0
+
+
 def test_the_order_of_keys_decides_nothing(load):
     forward = load(distill="{feature: {at: , none: }, response: kd}", student="{wrn: , resnet: }")
     backward = load(distill="{response: kd, feature: {none: , at: }}", student="{resnet: , wrn: }")
@@ -344,6 +357,7 @@ BAD = [
     ("teacher", "{min_accuracy: 0.9}", "3: teacher: {...}: give one family or one checkpoint, here: neither"),
     ("teacher", "{resnet: {checkpoint: a.pt, train: {epochs: 3}}}", "3: teacher.resnet.train: {...}: give either train or checkpoint"),
     ("teacher", "{resnet: {train: {schedule: step}}}", "3: teacher.resnet.train.milestones: schedule: step needs them, as in [150, 180, 210]"),
+    ("teacher", "{resnet: {train: {epochs: 5, schedule: step, milestones: [3, 5]}}}", "3: teacher.resnet.train.milestones: [3, 5]: whole numbers from 1 to 4, increasing"),
     ("teacher", "resnet56", "3: teacher: resnet56: unknown; allowed: checkpoint, min_accuracy, seed, …, torchvision/<name> (nearest: resnet)"),
     ("student", "resnt", "4: student: resnt: unknown; allowed: …, torchvision/<name> (nearest: resnet)"),
     ("student", "{torchvision/resnet19: }", "4: student.torchvision/resnet19: unknown; allowed: …, torchvision/<name> (nearest: torchvision/resnet18)"),
@@ -391,6 +405,7 @@ BAD = [
     ("search", "{trials: 4, early_stopping: {scheduler: asha, grace_epochs: 10}}", "7: search.early_stopping.grace_epochs: 10: must be below train.epochs, 10 (nearest: 9)"),
     ("search", "{trials: 4, early_stopping: {scheduler: asha, reduction_factor: 1}}", "7: search.early_stopping.reduction_factor: 1: a whole number of at least 2 (nearest: 2)"),
     ("resources", "{gpus_per_trial: 1.5}", "8: resources.gpus_per_trial: 1.5: a whole number, or a fraction below 1 (nearest: 2)"),
+    ("resources", "{cpus_per_trial: 0}", "8: resources.cpus_per_trial: 0: above 0, or give gpus_per_trial (nearest: 1)"),
     ("resources", "{gpus: 1}", "8: resources.gpus: 1: unknown; allowed: cpus_per_trial, gpus_per_trial, max_concurrent (nearest: gpus_per_trial)"),
     ("confirm", "{seeds: -1}", "8: confirm.seeds: -1: a whole number of at least 0 (nearest: 0)"),
     ("report", "{}", "8: report: {...}: unknown; allowed: name, data, teacher, student, distill, train, search, confirm, resources"),

@@ -1,4 +1,4 @@
-"""The teacher on scikit-learn's digits: trained once, kept, found again; foreign weights that fit or are refused."""
+"""The teacher on scikit-learn's digits: trained once, kept, found again; foreign weights too."""
 
 import copy
 import dataclasses

@@ -55,6 +55,7 @@ def test_hash_is_splitmix64():
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=4))
 def test_hash_of_plain_integers_is_that_of_tensors(counters):
     assert counter_hash(*counters) == counter_hash(*(torch.tensor([counter]) for counter in counters))
@@ -103,6 +104,7 @@ def test_hash_never_repeats_over_epochs_and_samples():
     assert bits.unique().numel() == 20 * 50_000
 
 
+@settings(deadline=None)
 @given(limit=st.integers(1, 2**31 - 1), seed=st.integers(0, 2**32))
 def test_below_stays_below(limit, seed):
     values = below(counter_hash(seed, torch.arange(50)), limit)
@@ -132,7 +134,7 @@ def test_order_depends_on_seed_and_epoch_and_on_nothing_else():
 # The pixels
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     size=st.integers(2, 12),
     padding=st.integers(1, 14),
@@ -162,7 +164,7 @@ def test_flip_mirrors_the_chosen_images_only():
     assert torch.equal(flipped[1], images[1])
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(size=st.integers(1, 9), square=st.integers(1, 12), seed=st.integers(0, 2**32))
 def test_cutout_zeroes_the_clipped_square_and_nothing_else(size, square, seed):
     generator = torch.Generator().manual_seed(seed)

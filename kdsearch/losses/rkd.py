@@ -11,16 +11,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from kdsearch.data.views import Batch
-from kdsearch.losses.tensors import total, unit
+from kdsearch.losses.tensors import unit
 from kdsearch.losses.terms import Term, TermContext
 from kdsearch.models.build import Outputs
 
-# Angles number B^3. Up to this many elements (16 MB in float32; a batch of 128) they are held at once, above
-# it they are computed a few vertices at a time and again in the backward pass.
-ANGLES_AT_ONCE = 2**22
+# Angles number B^3: they are taken for a few vertices at a time, up to this many elements (4 MB in float32),
+# so that a batch of 512 needs no gigabytes.
+ANGLES_AT_ONCE = 2**20
 
 
 def rkd(
@@ -65,16 +64,32 @@ def rkd_angle(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
     Embeddings are [B,D]; widths may differ. 0 where they agree up to a similarity transformation.
     """
     student, teacher = student_embedding.flatten(start_dim=1), teacher_embedding.detach().flatten(start_dim=1)
-    num_samples = len(student)
-    per_vertex = num_samples * max(num_samples, student.shape[1], teacher.shape[1])
-    num_vertices = max(ANGLES_AT_ONCE // per_vertex, 1)
-    if num_vertices >= num_samples:
-        return _angle_sum(student, teacher, 0, num_samples) / num_samples**3
-    sums = [
-        checkpoint(_angle_sum, student, teacher, first, first + num_vertices, use_reentrant=False)
-        for first in range(0, num_samples, num_vertices)
-    ]
-    return total(sums) / num_samples**3
+    value: Tensor = _AngleSum.apply(student, teacher)
+    return value / len(student) ** 3
+
+
+class _AngleSum(torch.autograd.Function):
+    """The sum over all vertices, with its gradient: taken at once, a group's intermediate values can go."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        num_samples = len(student)
+        per_vertex = num_samples * max(num_samples, student.shape[1], teacher.shape[1])
+        num_vertices = max(ANGLES_AT_ONCE // per_vertex, 1)
+        value, gradient = student.new_zeros(()), torch.zeros_like(student)
+        for first in range(0, num_samples, num_vertices):
+            with torch.enable_grad():
+                leaf = student.detach().requires_grad_()
+                part = _angle_sum(leaf, teacher, first, first + num_vertices)
+            gradient += torch.autograd.grad(part, leaf)[0]
+            value += part.detach()
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return outer[0] * gradient, None
 
 
 def _angle_sum(student: Tensor, teacher: Tensor, first: int, stop: int) -> Tensor:

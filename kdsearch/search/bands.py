@@ -23,6 +23,12 @@ def extreme_students(spec: SweepSpec, cost_of: CostOf) -> list[Choice]:
     return [students[0]] if students[0] == students[-1] else [students[0], students[-1]]
 
 
+def cost_bounds(spec: SweepSpec, cost_of: CostOf) -> dict[str, list[float]]:
+    """The smallest and the largest of each cost over the spec's extreme students."""
+    costs = [cost_of(student) for student in space.corner_students(spec)]
+    return {name: [min(c[name] for c in costs), max(c[name] for c in costs)] for name in costs[0]}
+
+
 def band_edges(spec: SweepSpec, cost_of: CostOf) -> list[float]:
     """Edges of the size bands: the range of params cut into equal parts of log10, smallest to largest."""
     sizes = [cost_of(student)["params"] for student in extreme_students(spec, cost_of)]

@@ -23,13 +23,13 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from kdsearch import teacher as teachers
+from kdsearch.checkpoint import State
 from kdsearch.data import ImageData
 from kdsearch.device import device_policy
 from kdsearch.search.conductor import Conductor, Report
 from kdsearch.search.worker import StudentWorker
 from kdsearch.spec import SweepSpec
 from kdsearch.teacher import Teacher
-from kdsearch.checkpoint import State
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ def first_line(error: BaseException | None) -> str:
 
 
 def train_teacher(spec: SweepSpec, data: ImageData, state: State | None) -> Iterator[teachers.Epoch]:
-    """`kdsearch.teacher.train` as a Ray task that streams its epochs back: it runs where the resources are."""
+    """`kdsearch.teacher.train` as a Ray task, where the resources are; its epochs are streamed back."""
     num_gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
     task = _train_teacher.options(num_gpus=num_gpus, num_cpus=1)
     epochs: Any = task.remote(spec, ray.put(data), state)  # a stream of references

@@ -54,7 +54,7 @@ class Sampler:
         self._study = optuna.create_study(directions=[StudyDirection.MAXIMIZE, *costs])
 
     def restore(self, records: Iterable[TrialRecord]) -> None:
-        """Give back search trials 0, 1, ... of an earlier run, in number order, unfinished ones as running."""
+        """Take in search trials 0, 1, ... of earlier sessions, in that order; unfinished ones are running."""
         for record in records:
             assert record.number == len(self._study.get_trials(deepcopy=False))
             distributions = {name: json_to_distribution(text) for name, text in record.distributions.items()}

@@ -58,7 +58,7 @@ class StudentWorker(tune.Trainable):
         self._checkpoint_time = time.monotonic()
 
     def step(self) -> dict[str, Any]:
-        """One report. It never says `done`: Tune hides such a result from the scheduler, which must see the last."""
+        """One report. It never says `done`: Tune would hide it from the scheduler, which must see all."""
         return {"report": self._run().to_json(), "attempt": self._task.attempt}
 
     def _run(self) -> Report:
