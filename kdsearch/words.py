@@ -6,22 +6,27 @@ Goes in: values. Comes out: short texts on one line.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kdsearch.document import literal
-from kdsearch.losses import SLOTS
+from kdsearch.losses import METHODS, SLOTS
+from kdsearch.models import family
+from kdsearch.options import Option
 from kdsearch.records import Choice, TrialConfig
 
 
 def student(choice: Choice) -> str:
-    """`resnet depth 20, width 0.5`."""
-    options = ", ".join(f"{name} {number(value)}" for name, value in choice.options.items())
-    return literal(f"{choice.name} {options}".strip())
+    """`resnet depth 20, width 0.5`: the size always, other options where they are not the default."""
+    known = family(choice.name).options
+    said = _unusual(choice.options, known) | {
+        n: choice.options[n] for n in ("depth", "width") if n in choice.options
+    }
+    return literal(f"{choice.name} {_settings(said)}".strip())
 
 
 def recipe(config: TrialConfig) -> str:
-    """`kd alpha 0.9, temperature 4 + fitnet weight 12.5, layer_map 1>1,3>3`."""
+    """`kd alpha 0.9, temperature 4 + fitnet weight 12.5, layer_map 1>1,3>3`; no options left at their default."""
     return literal(" + ".join(_terms(config)) or "no distillation")
 
 
@@ -30,11 +35,20 @@ def _terms(config: TrialConfig) -> Iterable[str]:
         if slot in config.distill:
             choice = config.distill[slot]
             shared = {"alpha": config.alpha, "temperature": config.temperature} if slot == "response" else {}
-            options = {name: value for name, value in shared.items() if value is not None} | dict(
-                choice.options
-            )
-            settings = ", ".join(f"{name} {number(value)}" for name, value in options.items())
-            yield f"{choice.name} {settings}".strip().replace("stage", "")  # only layer maps say it
+            said = {name: value for name, value in shared.items() if value is not None}
+            said |= _unusual(choice.options, METHODS[choice.name].options)
+            yield f"{choice.name} {_settings(said)}".strip().replace("stage", "")  # only layer maps say it
+
+
+def _unusual(options: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:
+    """The options whose values are not the table's defaults."""
+    return {
+        name: value for name, value in options.items() if name not in known or value != known[name].default
+    }
+
+
+def _settings(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {number(value)}" for name, value in sorted(options.items()))
 
 
 def number(value: Any) -> str:

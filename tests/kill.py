@@ -200,9 +200,8 @@ def main() -> int:
         )
     code = sweep.run("--resume")
     problems = sweep.problems()
-    print(
-        f"seed {options.seed}: {kills} kills; exit {code}, {len(sweep.record().of_role('search'))} search trials"
-    )
+    wanted = len(sweep.record().of_role("search"))
+    print(f"seed {options.seed}: {kills} kills; exit {code}, {wanted} search trials")
     print(
         "\n".join(problems)
         or "nothing wrong: exact trials, none run again, MLflow complete and without repeats"

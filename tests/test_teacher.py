@@ -19,7 +19,7 @@ from kdsearch.calibration import expected_calibration_error, mean_entropy, quali
 from kdsearch.models.build import build, save_student
 from kdsearch.records import EpochResult
 from kdsearch.teacher import TeacherError, still_improving
-from kdsearch.weights import fitted
+from kdsearch.weights import fitted, to_arrays
 
 SPEC = """
 name: digits
@@ -216,6 +216,7 @@ def test_a_sound_teacher_under_the_same_key_stays(trained, store):
     before = file.stat().st_mtime_ns
     teachers.save(trained[0], store)
     assert file.stat().st_mtime_ns == before
+    assert [path.name for path in (store / "teachers").iterdir()] == [trained[0].key]
 
 
 def test_a_store_that_cannot_be_written_costs_no_teacher(spec, data, tmp_path, caplog):
@@ -357,6 +358,16 @@ def test_old_checkpoints_without_batch_counters_are_loaded(spec, data, tmp_path)
     torch.save(kept, tmp_path / "net.pt")
     loaded = teachers.load_checkpoint_teacher(foreign(spec, tmp_path / "net.pt"), data)
     assert torch.equal(outputs(loaded.build(), data), outputs(model, data))
+
+
+def test_fitting_leaves_the_given_weights_as_they_are(spec, tmp_path):
+    model = network(spec)
+    given = {
+        name: array for name, array in to_arrays(model.state_dict()).items() if "num_batches" not in name
+    }
+    names = list(given)
+    assert len(fitted(given, model, tmp_path)) > len(names)
+    assert list(given) == names
 
 
 def test_the_key_of_loaded_weights_follows_their_content(spec, data, tmp_path):
@@ -564,6 +575,13 @@ def test_quality_of_a_flat_output():
     assert flat["nll"] == pytest.approx(math.log(10))
     assert flat["entropy"] == pytest.approx(dict.fromkeys(("1", "2", "4", "8", "16"), math.log(10)))
     assert flat["ece"] == pytest.approx(0.4)
+
+
+def test_a_higher_temperature_softens_the_output():
+    softened = quality(torch.tensor([[4.0, 0.0]]), torch.tensor([0]))["entropy"]
+    expected = [mean_entropy(torch.tensor([[4.0 / temperature, 0.0]])) for temperature in (1, 2, 4, 8, 16)]
+    assert list(softened.values()) == pytest.approx(expected)
+    assert expected == sorted(set(expected))
 
 
 def test_the_entropy_of_a_certain_output_is_0():

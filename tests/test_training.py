@@ -8,9 +8,10 @@ import pickle
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from kdsearch import data as datasets
-from kdsearch.data.views import Views
+from kdsearch.data.views import Views, order
 from kdsearch.device import NARROWEST_CHANNELS_LAST, device_policy, narrowest_layer, num_threads
 from kdsearch.losses import METHODS
 from kdsearch.models.build import build
@@ -194,6 +195,21 @@ def test_the_teacher_gets_no_gradient_and_its_statistics_do_not_move(small):
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
+def test_the_teachers_pass_is_not_recorded_for_gradients(small):
+    recorded = []
+    teacher = teacher_of(small)
+    outputs = teacher.outputs
+
+    def outputs_and_note(images):
+        result = outputs(images)
+        recorded.append(result.logits.requires_grad or torch.is_grad_enabled())
+        return result
+
+    teacher.outputs = outputs_and_note
+    Training(KD, small, teacher=teacher).run_epoch()
+    assert recorded == [False, False, False]
+
+
 def test_a_control_never_touches_the_teacher(small):
     class Untouchable:
         def __getattr__(self, name):
@@ -226,6 +242,18 @@ def test_train_loss_is_the_weighted_sum_of_the_terms(small):
     result = Training(KD, small, teacher=teacher_of(small)).run_epoch()
     expected = 0.1 * result.terms["label"] + 0.9 * result.terms["kd"]
     assert result.metrics["train_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_sample_counts_alike_in_the_means(small):
+    still = with_train(CONTROL, lr=0.0)
+    result = Training(still, small).run_epoch()
+    student, views = Training(still, small).student, Views(small.train, small.mean, small.std)
+    batches = torch.split(order(160, seed=3, epoch=1), 64)
+    sums = [
+        F.cross_entropy(student(views.plain(indices).images), views.labels[indices], reduction="sum").item()
+        for indices in batches
+    ]
+    assert result.terms["label"] == pytest.approx(sum(sums) / 160, rel=1e-5)
 
 
 def test_with_alpha_1_the_labels_do_not_matter(small):
