@@ -62,7 +62,13 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
         progress.say(f"interrupted; everything up to here is kept. {how_to_go_on(output)}")
         tracker.finish(output, INTERRUPT_DEADLINE_S)
         raise
-    except (cluster.ClusterError, teachers.TeacherError, OSError, cli.NotFinishedError) as error:
+    except (
+        cluster.ClusterError,
+        teachers.TeacherError,
+        specs.SpecError,
+        OSError,
+        cli.NotFinishedError,
+    ) as error:
         journal.append("sweep_ended", status="failed", reason=str(error), phases=phases.seconds, slots=0)
         tracker.finish(output)
         raise cli.NotFinishedError(f"{error}\n  {how_to_go_on(output)}") from error
@@ -157,6 +163,7 @@ def search(
 ) -> None:
     """Run every trial that the spec still wants. Raises NotFinishedError on mass failure."""
     num_stages = len(family(teacher.family).stages(teacher.options))
+    specs.check_layer_maps(spec, num_stages)
     conductor = Conductor(spec, journal, num_stages, cost_of)
     progress.start_search(conductor.sweep, spec.search.trials)
     try:

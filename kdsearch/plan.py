@@ -78,11 +78,12 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
 
     steps = -(-len(images.train) // batch_size)
     trial_s = spec.epochs * steps * (statistics.mean(s.step_s for s in students) + built_teacher.forward_s)
-    teacher_s = teacher_epochs(spec) * steps * built_teacher.step_s if origin == "to be trained" else 0.0
+    epochs = teacher.trial_config(spec).train.epochs if origin == "to be trained" else 0
+    teacher_s = epochs * steps * built_teacher.step_s
     num_trials, slots = spec.search.trials + len(students), local_slots(spec)
     yield (
-        f"  trials    {spec.search.trials} of up to {spec.epochs} epochs and {len(students)} controls without "
-        f"distillation; {slots} at once on this machine"
+        f"  trials    {spec.search.trials} of up to {spec.epochs} epochs and {len(students)} controls "
+        f"without distillation; {slots} at once on this machine"
     )
     yield f"  stopping  {stopping(spec)}"
     yield (
@@ -143,10 +144,6 @@ def largest_batch(spec: SweepSpec) -> int:
         case Int(_, high):
             return high
     return int(size)
-
-
-def teacher_epochs(spec: SweepSpec) -> int:
-    return teacher.trial_config(spec).train.epochs
 
 
 def searched(spec: SweepSpec) -> list[str]:

@@ -39,7 +39,7 @@ from kdsearch.checkpoint import (
 from kdsearch.data import AUGMENT_VERSION, ImageData
 from kdsearch.data.views import Views
 from kdsearch.device import device_policy
-from kdsearch.models.build import Architecture, Classifier, Outputs, build, cost, load_weights
+from kdsearch.models.build import Architecture, Classifier, Outputs, cost, load_weights, weightless
 from kdsearch.records import Choice, EpochResult, TrainConfig, TrialConfig
 from kdsearch.spec import SweepSpec
 from kdsearch.training import TRAINING_VERSION, NonFiniteLoss, Training, predict
@@ -89,7 +89,7 @@ class Teacher:
     def build(self, device: str = "cpu") -> Classifier:
         """The network, in eval mode for ever and without gradients."""
         sizes = (self.num_classes, self.in_channels, self.image_size)
-        model = _weightless(Architecture(self.family, self.options, *sizes))
+        model = weightless(Architecture(self.family, self.options, *sizes))
         weights = {name: torch.tensor(array) for name, array in self.weights.items()}
         load_weights(model, weights, source="the teacher")
         return Frozen(model).to(torch.device(device))
@@ -230,7 +230,7 @@ def train(
 def finish(spec: SweepSpec, data: ImageData, state: State, device: str = "auto") -> Teacher:
     """The teacher of a finished training's last state, measured on the validation split."""
     config = trial_config(spec)
-    model = _weightless(_network(config.student.name, config.student.options, data))
+    model = weightless(_network(config.student.name, config.student.options, data))
     history = {
         "source": "trained",
         "epochs": config.train.epochs,
@@ -255,10 +255,10 @@ def load_checkpoint_teacher(spec: SweepSpec, data: ImageData, device: str = "aut
     try:
         file = weights_file(Path(teacher.checkpoint).expanduser())
         if teacher.family is not None:
-            model = _weightless(_network(teacher.family, teacher.options, data))
+            model = weightless(_network(teacher.family, teacher.options, data))
         else:
             description = read_description(file)
-            model = _weightless(_network(description["family"], description["options"], data))
+            model = weightless(_network(description["family"], description["options"], data))
             check_sizes(description["num_classes"], description["in_channels"], model, file)
             if description["image_size"] != data.image_size:
                 logger.warning(
@@ -438,15 +438,6 @@ def _keeping(what: str) -> Iterator[None]:
 
 def _network(family: str, options: Mapping[str, Any], data: ImageData) -> Architecture:
     return Architecture(family, options, data.num_classes, data.in_channels, data.image_size)
-
-
-def _weightless(network: Architecture) -> Classifier:
-    """A model on the meta device, to be given its weights: nothing is drawn, nothing downloaded."""
-    fresh = {name: False if name == "pretrained" else value for name, value in network.options.items()}
-    with torch.device("meta"):
-        model = build(*network._replace(options=fresh))
-    model.architecture = network
-    return model
 
 
 def _measured(

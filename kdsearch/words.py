@@ -19,14 +19,13 @@ from kdsearch.records import Choice, TrialConfig
 def student(choice: Choice) -> str:
     """`resnet depth 20, width 0.5`: the size always, other options where they are not the default."""
     known = family(choice.name).options
-    said = _unusual(choice.options, known) | {
-        n: choice.options[n] for n in ("depth", "width") if n in choice.options
-    }
+    sizes = {name: choice.options[name] for name in ("depth", "width") if name in choice.options}
+    said = sizes | _unusual(choice.options, known)
     return literal(f"{choice.name} {_settings(said)}".strip())
 
 
 def recipe(config: TrialConfig) -> str:
-    """`kd alpha 0.9, temperature 4 + fitnet weight 12.5, layer_map 1>1,3>3`; no options left at their default."""
+    """`kd alpha 0.9, temperature 4 + fitnet weight 12.5, layer_map 1>1,3>3`; nothing that is at its default."""
     return literal(" + ".join(_terms(config)) or "no distillation")
 
 

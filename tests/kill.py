@@ -96,6 +96,14 @@ class Killable:
         path = self.output / journal.FILE
         return journal.read(path) if path.exists() else []
 
+    def log(self) -> str:
+        return (self.folder / "log.txt").read_text()
+
+    def session_length(self) -> int:
+        """Events since the newest `sweep_started`."""
+        kinds = [event["kind"] for event in self.events()]
+        return len(kinds) - max(i for i, kind in enumerate(kinds) if kind == "sweep_started")
+
     def start(self, *options: str) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "KDSEARCH_HOME": str(self.home), "OMP_NUM_THREADS": "1"}
         environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{self.store}"
