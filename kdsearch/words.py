@@ -25,7 +25,7 @@ def student(choice: Choice) -> str:
 
 
 def recipe(config: TrialConfig) -> str:
-    """`kd alpha 0.9, temperature 4 + fitnet weight 12.5, layer_map 1>1,3>3`; nothing that is at its default."""
+    """`kd alpha 0.9, temperature 4 + fitnet layer_map 1>1,3>3`; nothing that is at its default."""
     return literal(" + ".join(_terms(config)) or "no distillation")
 
 

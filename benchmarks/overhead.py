@@ -1,0 +1,85 @@
+"""What the driver costs a trial: a sweep against the same trainings in a plain loop.
+
+`python benchmarks/overhead.py [--trials 30]` runs a sweep on digits with one slot, then trains the very same
+configurations one after another in this process, and prints the ratio and the difference per trial. Both
+times run from the end of the second trial to the end of the last, so that neither start is in them; the loop
+builds each training as the worker does and saves its student.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from kdsearch import data, journal, teacher
+from kdsearch import spec as specs
+from kdsearch.models.build import save_student
+from kdsearch.records import SweepRecord, replay
+from kdsearch.training import Training
+
+SPEC = """
+name: overhead
+data: {dataset: digits, augment: [crop]}
+teacher: {resnet: {depth: 8, train: {epochs: 5, lr: 0.1}}}
+student: {resnet: {depth: 8, width: {type: float, low: 0.25, high: 0.5, step: 0.125}}}
+distill: {alpha: {type: float, low: 0.1, high: 0.9}, temperature: 4, response: kd}
+train: {epochs: 10, batch_size: 64, lr: {type: float, low: 0.02, high: 0.2, log: true}}
+search: {trials: %d}
+resources: {max_concurrent: 1}
+"""
+
+
+def sweep_seconds(events: list[dict[str, object]]) -> float:
+    ends = [float(str(event["time"])) for event in events if event["kind"] == "trial_ended"]
+    return ends[-1] - ends[1]
+
+
+def bare_seconds(record: SweepRecord, spec: specs.SweepSpec, folder: Path) -> float:
+    """The same trainings without Ray, the journal, Optuna or MLflow."""
+    torch.set_num_threads(1)
+    images = data.load(spec.data)
+    network = teacher.prepare(spec, images).build()
+    ends = []
+    for trial in record.trials.values():
+        training = Training(trial.config, images, spec.data.augment, network)
+        while not training.finished:
+            training.run_epoch()
+        save_student(folder / trial.trial_id, training.student, {})
+        ends.append(time.monotonic())
+    return ends[-1] - ends[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=30)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = folder / "overhead.yaml"
+        path.write_text(SPEC % options.trials)
+        os.environ["KDSEARCH_HOME"] = str(folder / "home")
+        command = [sys.executable, "-m", "kdsearch.sweep", str(path), "--output", str(folder / "sweep")]
+        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+        events = journal.read(folder / "sweep" / journal.FILE)
+        record = replay(events)
+        ours = sweep_seconds(events)
+        bare = bare_seconds(record, specs.load(path), folder / "bare")
+    num_trials = len(record.trials) - 2
+    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("torch", "ray", "optuna", "mlflow"))
+    print(f"sweep {ours:.1f} s, bare loop {bare:.1f} s, {num_trials} trials: ratio {ours / bare:.3f}")
+    print(f"overhead {(ours - bare) / num_trials:.3f} s a trial of {bare / num_trials:.2f} s")
+    print(
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}, {torch.backends.cpu.get_cpu_capability()}, {versions}"
+    )
+
+
+if __name__ == "__main__":
+    main()
