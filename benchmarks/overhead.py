@@ -73,7 +73,8 @@ def main() -> None:
         ours = sweep_seconds(events)
         bare = bare_seconds(record, specs.load(path), folder / "bare")
     num_trials = len(record.trials) - 2
-    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("torch", "ray", "optuna", "mlflow"))
+    packages = ("torch", "ray", "optuna", "mlflow")
+    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
     print(f"sweep {ours:.1f} s, bare loop {bare:.1f} s, {num_trials} trials: ratio {ours / bare:.3f}")
     print(f"overhead {(ours - bare) / num_trials:.3f} s a trial of {bare / num_trials:.2f} s")
     print(

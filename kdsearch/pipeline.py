@@ -55,6 +55,7 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
                 search(spec, images, teacher, output, journal, cost_of, progress)
         journal.append("sweep_ended", status="finished", reason="", phases=phases.seconds, slots=slots)
         progress.say("writing the report")
+        tracker.catch_up()
         conclude(report.write(output), progress)
         driver.remove_work(output)
     except (KeyboardInterrupt, cli.Terminated):

@@ -119,7 +119,8 @@ class Tracker:
         self._uri = resolve_uri(uri)
         self._mirror = Mirror(MlflowStore(self._uri), append)
         self._mirror.load(events)
-        self._queue: queue.SimpleQueue[Event | Path] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Event | Path | threading.Event] = queue.SimpleQueue()
+        self._waiting: list[threading.Event] = []
         self._flush_s, self._retry_s = flush_s, retry_s
         self.num_failures = 0  # attempts since the store last took everything
         self._error, self._quiet_until = "", 0.0
@@ -129,6 +130,12 @@ class Tracker:
     def put(self, event: Event) -> None:
         """Hand over an event that is on disk. Returns at once."""
         self._queue.put(event)
+
+    def catch_up(self, deadline_s: float = 20.0) -> None:
+        """Wait until the store has what was put, or refused it: then the journal has every run's id."""
+        reached = threading.Event()
+        self._queue.put(reached)
+        reached.wait(deadline_s)
 
     def finish(self, folder: Path, deadline_s: float = 60.0) -> SyncResult:
         """Send what is left, who is on the front, and the report's files; end the parent run.
@@ -173,6 +180,9 @@ class Tracker:
                 wait_s = self._flush_s
                 if is_finishing:
                     return
+            finally:
+                for reached in waiting:
+                    reached.set()
 
     def _listen(self, wait_s: float) -> bool:
         """Take in events for some time. True, and at once, when the sweep's folder came: the end."""
@@ -181,6 +191,9 @@ class Tracker:
             try:
                 heard = self._queue.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:
+                return False
+            if isinstance(heard, threading.Event):
+                self._waiting.append(heard)
                 return False
             if isinstance(heard, Path):
                 self._load(heard)
