@@ -181,8 +181,8 @@ class Tracker:
                 if is_finishing:
                     return
             finally:
-                for reached in waiting:
-                    reached.set()
+                while self._waiting:
+                    self._waiting.pop().set()
 
     def _listen(self, wait_s: float) -> bool:
         """Take in events for some time. True, and at once, when the sweep's folder came: the end."""

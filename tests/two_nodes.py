@@ -224,7 +224,7 @@ class Sweep:
         return replay(journal.read(self.output / journal.FILE))
 
     def students_by_node(self) -> Counter[str]:
-        """Saved students, which without early stopping are the finished trials, by the node that wrote them."""
+        """Saved students, all finished trials here, by the node that wrote them."""
         return Counter(writer(folder) for folder in (self.output / "students").iterdir())
 
 
