@@ -74,12 +74,11 @@ def main() -> None:
         bare = bare_seconds(record, specs.load(path), folder / "bare")
     num_trials = len(record.trials) - 2
     packages = ("torch", "ray", "optuna", "mlflow")
-    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     print(f"sweep {ours:.1f} s, bare loop {bare:.1f} s, {num_trials} trials: ratio {ours / bare:.3f}")
     print(f"overhead {(ours - bare) / num_trials:.3f} s a trial of {bare / num_trials:.2f} s")
-    print(
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}, {torch.backends.cpu.get_cpu_capability()}, {versions}"
-    )
+    print(f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, load {os.getloadavg()[0]:.2f}")
+    print(versions)
 
 
 if __name__ == "__main__":

@@ -22,12 +22,14 @@ class NotFinishedError(Exception):
     """The sweep could not finish; the message says how to go on: exit 3."""
 
 
-class Terminated(BaseException):
-    """SIGTERM, raised where the main thread stands; not an Exception, so that nothing swallows it."""
+_got_sigterm = False
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+    """SIGTERM as a KeyboardInterrupt: the one exception that a wait inside Ray's C++ passes on."""
+    global _got_sigterm
+    _got_sigterm = True
+    raise KeyboardInterrupt
 
 
 def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
@@ -41,9 +43,7 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | 
     except NotFinishedError as error:
         return _fail(error, NOT_FINISHED, arguments)
     except KeyboardInterrupt:
-        return INTERRUPTED
-    except Terminated:
-        return TERMINATED
+        return TERMINATED if _got_sigterm else INTERRUPTED
     except BrokenPipeError:
         return DONE  # the reader of a pipe has seen enough
     except Exception as error:

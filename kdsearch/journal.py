@@ -21,6 +21,7 @@ from kdsearch.records import Event
 
 VERSION = 1
 FILE = "events.jsonl"
+LOCK = ".lock"
 
 
 class JournalError(Exception):
@@ -58,19 +59,29 @@ class Journal:
     """Appends events; safe to share between threads; one writer per folder, kept so by a file lock.
 
     Opening repairs a torn tail by cutting it off. `listeners` hear every event once it is on disk; they
-    must not raise. Raises JournalError when another process writes here.
+    must not raise. Raises JournalError when another process writes here or the folder
+    cannot be written or locked.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         self.listeners: list[Callable[[Event], None]] = []
         self._mutex = threading.Lock()
-        self._lock_file = (folder / ".lock").open("w")
+        try:
+            self._lock_file = (folder / LOCK).open("w")
+        except OSError as error:
+            raise JournalError(f"{folder}: {error.strerror or error}") from None
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             self._lock_file.close()
-            raise JournalError(f"{folder}: another sweep is running in this folder") from None
+            is_taken = isinstance(error, BlockingIOError)
+            why = (
+                "another sweep is running in this folder"
+                if is_taken
+                else f"cannot be locked ({error.strerror})"
+            )
+            raise JournalError(f"{folder}: {why}") from None
         self._file = self.path.open("ab", buffering=0)
         try:
             self.events = read(self.path)
@@ -107,7 +118,7 @@ class Journal:
                 if self._file.write(lines) != len(lines):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
                 os.fsync(self._file.fileno())
-            except OSError:
+            except BaseException:  # a full disk or a signal: nobody has acted on these events yet
                 self._file.truncate(self._size)
                 raise
             self._size += len(lines)

@@ -6,6 +6,7 @@ before anything acts on it, so the line can be cut anywhere and taken up again w
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ from kdsearch.search.conductor import Conductor
 from kdsearch.spec import SweepSpec
 from kdsearch.teacher import Teacher
 
+# What a user can do something about: said without a traceback.
+EXPECTED = (cluster.ClusterError, teachers.TeacherError, specs.SpecError, OSError, cli.NotFinishedError)
+FINISH_DEADLINE_S = 60.0
 INTERRUPT_DEADLINE_S = 10.0  # a person who pressed Ctrl-C waits no longer for MLflow
 
 
@@ -38,6 +42,7 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
     phases = Phases()
     with phases.of("data"):
         images = load_data(spec)
+    loaded = load_teacher(spec, images)
     cost_of = cost_function(images)
     session.begin(spec, journal, cost_of, sizes(images))
     (output / "spec.yaml").write_text(yaml.safe_dump(specs.to_dict(spec), sort_keys=False))
@@ -47,33 +52,29 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
         with cluster.connected(address):
             if address:
                 cluster.check_nodes(output)
-            slots = cluster.num_slots(spec.resources)
             with phases.of("teacher"):
-                teacher = prepare_teacher(spec, images, progress)
-            journal.append("teacher_ready", **described(teacher))
+                teacher = loaded or train_teacher(spec, images, progress)
+                accept(teacher, spec, journal, progress)
             with phases.of("search"):
                 search(spec, images, teacher, output, journal, cost_of, progress)
-        journal.append("sweep_ended", status="finished", reason="", phases=phases.seconds, slots=slots)
-        progress.say("writing the report")
-        tracker.catch_up()
-        conclude(report.write(output), progress)
-        driver.remove_work(output)
-    except (KeyboardInterrupt, cli.Terminated):
-        journal.append("sweep_ended", status="interrupted", reason="signal", phases=phases.seconds, slots=0)
-        progress.say(f"interrupted; everything up to here is kept. {how_to_go_on(output)}")
-        tracker.finish(output, INTERRUPT_DEADLINE_S)
+    except BaseException as error:
+        is_interrupt = isinstance(error, KeyboardInterrupt)
+        status = "interrupted" if is_interrupt else "failed"
+        with contextlib.suppress(OSError):  # a full disk may be why we are here
+            journal.append("sweep_ended", status=status, reason=repr(error), phases=phases.seconds)
+        where = shown(output)
+        progress.say(f"{status}; everything so far is kept: run the same command with --resume to go on,")
+        progress.say(f"or python -m kdsearch.report {where} for a report of what there is")
+        tracker.finish(output, INTERRUPT_DEADLINE_S if is_interrupt else FINISH_DEADLINE_S)
+        if isinstance(error, EXPECTED):
+            raise cli.NotFinishedError(str(error)) from error
         raise
-    except (
-        cluster.ClusterError,
-        teachers.TeacherError,
-        specs.SpecError,
-        OSError,
-        cli.NotFinishedError,
-    ) as error:
-        journal.append("sweep_ended", status="failed", reason=str(error), phases=phases.seconds, slots=0)
-        tracker.finish(output)
-        raise cli.NotFinishedError(f"{error}\n  {how_to_go_on(output)}") from error
-    tracker.finish(output)
+    journal.append("sweep_ended", status="finished", reason="", phases=phases.seconds)
+    progress.say("writing the report")
+    tracker.catch_up()
+    conclude(report.write(output), progress)
+    driver.remove_work(output)
+    tracker.finish(output, FINISH_DEADLINE_S)
 
 
 def conclude(done: report.Report, progress: Progress) -> None:
@@ -84,12 +85,6 @@ def conclude(done: report.Report, progress: Progress) -> None:
     progress.say(f"browse  {tracking.ui_command()}")
     limit = count(done.sweep.header["bands"]["edges"][-2])
     progress.say(f"pick    python -m kdsearch.pick {where} --max-params {limit}")
-
-
-def how_to_go_on(output: Path) -> str:
-    return (
-        f"Mend the cause if there is one and run the same command with --resume (--output {shown(output)})."
-    )
 
 
 def shown(path: Path) -> str:
@@ -139,13 +134,38 @@ def cost_function(images: ImageData) -> CostOf:
     return cost_of
 
 
-def prepare_teacher(spec: SweepSpec, images: ImageData, progress: Progress) -> Teacher:
-    """Find, load or train the teacher, show what it is, and refuse one that did not converge."""
-    teacher = teachers.prepare(spec, images, progress=progress.teacher_epoch, trainer=driver.train_teacher)
+def load_teacher(spec: SweepSpec, images: ImageData) -> Teacher | None:
+    """The teacher of `teacher.checkpoint`, None without one. Raises UsageError where it does not fit."""
+    if spec.teacher.checkpoint is None:
+        return None
+    try:
+        teacher = teachers.load_checkpoint_teacher(spec, images)
+        specs.check_layer_maps(spec, num_stages(teacher))
+    except (teachers.TeacherError, specs.SpecError) as error:
+        raise cli.UsageError(str(error)) from None
+    return teacher
+
+
+def train_teacher(spec: SweepSpec, images: ImageData, progress: Progress) -> Teacher:
+    """The stored teacher, or a new one, trained by Ray where the resources are."""
+    return teachers.prepare(spec, images, progress=progress.teacher_epoch, trainer=driver.train_teacher)
+
+
+def accept(teacher: Teacher, spec: SweepSpec, journal: Journal, progress: Progress) -> None:
+    """Show the teacher and journal it. Refuses one that did not converge, or is not the one of before."""
     for line in teachers.describe(teacher):
         progress.say(line)
     teachers.check_converged(teacher, spec)
-    return teacher
+    before = [event["key"] for event in journal.events if event["kind"] == "teacher_ready"]
+    if before and before[-1] != teacher.key:
+        raise cli.NotFinishedError(
+            "the teacher is not the one that this sweep began with; use another --output"
+        )
+    journal.append("teacher_ready", **described(teacher))
+
+
+def num_stages(teacher: Teacher) -> int:
+    return len(family(teacher.family).stages(teacher.options))
 
 
 def described(teacher: Teacher) -> dict[str, Any]:
@@ -162,16 +182,14 @@ def search(
     cost_of: CostOf,
     progress: Progress,
 ) -> None:
-    """Run every trial that the spec still wants. Raises NotFinishedError on mass failure."""
-    num_stages = len(family(teacher.family).stages(teacher.options))
-    specs.check_layer_maps(spec, num_stages)
-    conductor = Conductor(spec, journal, num_stages, cost_of)
+    """Run every trial that the spec still wants. Raises NotFinishedError when all of them failed."""
+    conductor = Conductor(spec, journal, num_stages(teacher), cost_of)
     progress.start_search(conductor.sweep, spec.search.trials)
     try:
         driver.run_search(spec, conductor, images, teacher, output, progress.tick)
     finally:
         progress.end_search()
-    if conductor.mass_failure:
+    if conductor.all_failed():
         errors = sorted({trial.error for trial in conductor.sweep.trials.values() if trial.error})
         raise cli.NotFinishedError(
             "every search trial failed:\n" + "\n".join(f"  {error}" for error in errors[:3])

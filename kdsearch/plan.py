@@ -26,6 +26,7 @@ from kdsearch.pipeline import cost_function, load_data
 from kdsearch.progress import count, duration
 from kdsearch.search import asha
 from kdsearch.search.bands import band_edges, extreme_students
+from kdsearch.search.slots import slots_on
 from kdsearch.spec import Categorical, Float, Int, SweepSpec
 
 TIMED_STEPS = 3
@@ -54,7 +55,7 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     """The plan, line by line. Raises UsageError for what the sweep would stumble over."""
     images = load_data(spec)
     shape = f"{images.in_channels}x{images.image_size}x{images.image_size}"
-    yield f"{spec.name}: a dry run, nothing is trained and nothing is written"
+    yield f"{spec.name}: a dry run, nothing is trained"
     yield (
         f"  data      {spec.data.dataset}: {len(images.train):,} training and {len(images.validation):,} "
         f"validation images of {shape}, {images.num_classes} classes"
@@ -176,12 +177,14 @@ def stopping(spec: SweepSpec) -> str:
 
 def local_slots(spec: SweepSpec) -> int:
     """How many trials run at once here. Raises UsageError when not even one fits."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    slots = int(cpus / spec.resources.cpus_per_trial + 1e-9)
-    if torch.cuda.is_available() and spec.resources.gpus_per_trial:
-        slots = min(slots, int(torch.cuda.device_count() / spec.resources.gpus_per_trial + 1e-9))
+    asked = spec.resources
+    num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    num_gpus = torch.cuda.device_count()
+    gpus = asked.gpus_per_trial if num_gpus else 0.0
+    slots = slots_on(num_cpus, num_gpus, asked.cpus_per_trial or float(not gpus), gpus)
     if slots < 1:
         raise cli.UsageError(
-            f"resources: a trial asks for {spec.resources.cpus_per_trial:g} CPUs, this machine has {cpus}"
+            f"resources: a trial asks for {asked.cpus_per_trial:g} CPU and {gpus:g} GPU; "
+            f"this machine has {num_cpus} and {num_gpus}"
         )
-    return min(slots, spec.resources.max_concurrent or slots)
+    return min(slots, asked.max_concurrent or slots)

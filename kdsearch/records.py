@@ -167,7 +167,7 @@ class SweepRecord:
     test_openings: list[Event] = field(default_factory=list)
     ended: Event | None = None
     last_time: float = 0.0
-    spent_s: float = 0.0  # wall seconds of all sessions, up to the last event
+    spent_s: float = 0.0  # wall seconds of all sessions' searches, the teacher's training left out
 
     def of_role(self, role: Role) -> list[TrialRecord]:
         return sorted((t for t in self.trials.values() if t.role == role), key=lambda t: t.number)
@@ -175,9 +175,10 @@ class SweepRecord:
     def apply(self, event: Event) -> None:
         """Take in the next event. The first writer of an epoch wins."""
         kind = event["kind"]
-        if kind != "sweep_started":
-            self.spent_s += max(0.0, event["time"] - self.last_time)
-        self.last_time = event["time"]
+        if kind != "mlflow_run":  # may come long after the sweep
+            if kind not in ("sweep_started", "teacher_ready"):
+                self.spent_s += max(0.0, event["time"] - self.last_time)
+            self.last_time = event["time"]
         if kind == "sweep_started":
             self.header, self.ended = event, None
             self.sessions.append(event)

@@ -16,7 +16,7 @@ from typing import Any
 
 from kdsearch import __version__, cli
 from kdsearch import spec as specs
-from kdsearch.journal import Journal
+from kdsearch.journal import FILE, LOCK, Journal
 from kdsearch.search.bands import CostOf, band_edges, cost_bounds
 from kdsearch.spec import SweepSpec
 
@@ -27,10 +27,15 @@ def check_folder(output: Path, resume: bool) -> None:
     """Refuse to write into what is already there, unless asked to go on with it."""
     if output.exists() and not output.is_dir():
         raise cli.UsageError(f"--output {output}: is a file")
-    if not resume and output.exists() and any(output.iterdir()):
+    if not resume and output.exists() and any(not _is_unused(path) for path in output.iterdir()):
         raise cli.UsageError(
             f"{output} exists: go on with it (--resume) or choose another folder (--output DIR)"
         )
+
+
+def _is_unused(path: Path) -> bool:
+    """What a sweep leaves that was refused before it began."""
+    return path.name == LOCK or (path.name == FILE and path.stat().st_size == 0)
 
 
 def check_same_spec(journal: Journal, spec: SweepSpec) -> None:
@@ -54,6 +59,11 @@ def check_same_spec(journal: Journal, spec: SweepSpec) -> None:
 
 def begin(spec: SweepSpec, journal: Journal, cost_of: CostOf, data: Mapping[str, Any]) -> None:
     """Journal that this session begins: the spec, what runs it, the data's sizes, the students' range."""
+    started = [event for event in journal.events if event["kind"] == "sweep_started"]
+    if started and started[-1]["data"].get("key") != data.get("key"):
+        raise cli.UsageError(
+            f"{spec.data.root}: not the data that this sweep began with; use another --output"
+        )
     resolved = specs.to_dict(spec)
     try:
         edges = band_edges(spec, cost_of)

@@ -62,10 +62,10 @@ def command(arguments: Sequence[str]) -> int:
 
 def run(spec: SweepSpec, output: Path, address: str | None, progress: Progress) -> None:
     """Open the sweep's folder for writing and hand over to the pipeline."""
-    output.mkdir(parents=True, exist_ok=True)
     try:
+        output.mkdir(parents=True, exist_ok=True)
         journal = Journal(output)
-    except JournalError as error:
+    except (OSError, JournalError) as error:
         raise cli.UsageError(str(error)) from None
     with journal:
         session.check_same_spec(journal, spec)

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from kdsearch import spec as specs
+from kdsearch.cli import UsageError
 from kdsearch.journal import Journal
 from kdsearch.records import Choice, SweepRecord, replay
 from kdsearch.search.bands import band_of
 from kdsearch.search.conductor import Conductor, Report, Task
+from kdsearch.search.slots import slots_on
 from kdsearch.session import begin
 
 SPEC = """
@@ -169,6 +171,47 @@ def test_five_failures_in_a_row_end_the_sweep(tmp_path: Path) -> None:
     assert len(sweep.conductor.sweep.of_role("search")) == 5
 
 
+def test_after_five_failures_nothing_waits_for_a_lost_worker(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, "search.trials=20")
+    for _ in range(2):
+        sweep.train(sweep.conductor.next_task())
+    tasks = [sweep.conductor.next_task() for _ in range(6)]
+    for task in tasks[:4]:
+        sweep.tell(task, Report(error="no", reason="error"))
+    sweep.conductor.on_lost_worker(tasks[4].trial_id, "killed")
+    sweep.tell(tasks[5], Report(error="no", reason="error"))
+
+    assert sweep.conductor.next_task() is None
+    assert sweep.conductor.finished
+    assert sweep.conductor.sweep.trials[tasks[4].trial_id].status == "running"
+
+
+def test_a_full_disk_at_the_worker_ends_the_sweep_and_leaves_the_trial_to_a_resume(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    task = sweep.conductor.next_task()
+
+    with pytest.raises(OSError, match="c0000: No space left"):
+        sweep.tell(task, Report(error="No space left on device", reason="storage"))
+
+    assert sweep.conductor.sweep.trials["c0000"].status == "running"
+
+
+def test_the_teachers_training_and_late_mlflow_runs_use_no_search_time(tmp_path: Path) -> None:
+    def event(kind: str, time: float) -> dict[str, object]:
+        return {"kind": kind, "time": time, "trial_id": None, "run_id": "r"}
+
+    record = replay(
+        [
+            event("sweep_started", 0),
+            event("teacher_ready", 900),
+            event("sweep_ended", 960),
+            event("mlflow_run", 9999),
+        ]
+    )
+
+    assert record.spent_s == 60
+
+
 def test_a_time_budget_starts_nothing_new_when_it_is_spent(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, "search.time_s=60")
     sweep.conductor._clock = lambda: sweep.conductor.sweep.last_time + 61
@@ -192,6 +235,46 @@ def test_a_sweep_cut_anywhere_and_resumed_equals_an_uninterrupted_one(tmp_path: 
     resumed = Sweep(cut_folder).run()
 
     assert outcome(resumed) == outcome(whole)
+
+
+def test_a_verdict_that_a_crash_cut_off_is_given_on_resume(tmp_path: Path) -> None:
+    worse_and_worse = {"accuracy": lambda name, epoch: 0.9 - 0.1 * int(name[1:])}
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    whole = Sweep(tmp_path / "whole", **worse_and_worse).run()
+    Sweep(tmp_path / "cut", **worse_and_worse).run()
+    journal = tmp_path / "cut" / "events.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    verdict = next(i for i, line in enumerate(lines) if '"stopped"' in line)
+    journal.write_text("".join(lines[:verdict]))
+
+    assert outcome(Sweep(tmp_path / "cut", **worse_and_worse).run()) == outcome(whole)
+
+
+def test_other_data_than_the_sweep_began_with_are_refused(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+
+    with pytest.raises(UsageError, match="not the data that this sweep began with"):
+        begin(sweep.spec, sweep.journal, cost_of, data={"key": "another"})
+
+
+@pytest.mark.parametrize(
+    ("node", "asked", "slots"),
+    [
+        ((8, 0), (1, 0), 8),
+        ((3, 0), (2, 0), 1),
+        ((1, 0), (2, 0), 0),
+        ((16, 2), (1, 0.4), 4),
+        ((16, 1), (1, 0.1), 10),
+        ((2, 4), (1, 0.25), 2),
+        ((8, 4), (1, 2), 2),
+        ((8, 1), (0, 0.25), 4),
+    ],
+)
+def test_slots_are_what_fits_on_one_node(
+    node: tuple[int, int], asked: tuple[float, float], slots: int
+) -> None:
+    assert slots_on(*node, *asked) == slots
 
 
 def outcome(record: SweepRecord) -> list[tuple[object, ...]]:

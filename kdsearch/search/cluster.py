@@ -10,21 +10,23 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kdsearch.search.slots import slots_on
 from kdsearch.spec import ResourcesSpec
 
 # Ray and Tune read these when they are imported or started, so they are set before either.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing leaves this machine
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables; ours replace them
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning about trials without a GPU
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # else Tune restarts what we restart
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the journal is the record; the loggers cost seconds a trial
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches the driver, which keeps the state
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's snapshots are never restored: resume reads the journal
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the journal has them in words
     "TUNE_RESULT_BUFFER_LENGTH": "0",
 }
 for _name, _value in _ENVIRONMENT.items():
@@ -44,7 +46,6 @@ def connected(address: str | None) -> Iterator[None]:
 
     A cluster's nodes get this package shipped with the job, so that they need the dependencies only.
     """
-    os.umask(0o077)  # Ray writes its authentication token with mode 0644 otherwise
     if address and address.startswith("ray://"):
         raise ClusterError(
             "--address ray://...: run kdsearch on a node of the cluster (ray job submit) with --address auto"
@@ -55,18 +56,29 @@ def connected(address: str | None) -> Iterator[None]:
         if address
         else {"address": "local", "include_dashboard": False}
     )
-    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(
-            f"--address {address}: {error}" if address else f"Ray did not start: {error}"
-        ) from None
-    signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler prints a stack and ends the process
-    try:
+        _init(where, f"--address {address}" if address else "Ray did not start")
         yield
     finally:
         ray.shutdown()
+
+
+def _init(where: Mapping[str, Any], what: str) -> None:
+    """`ray.init` without what it leaves behind in the process."""
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    is_terminated = False
+    umask = os.umask(0o077)  # Ray writes its authentication token with mode 0644 otherwise
+    try:
+        ray.init(**where, log_to_driver=False, logging_level=logging.CRITICAL)
+    except SystemExit:  # what Ray's own handler of SIGTERM raises while it starts
+        is_terminated = True
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+        raise ClusterError(f"{what}: {error}") from None
+    finally:
+        os.umask(umask)
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler prints a stack and ends the process
+    if is_terminated:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def gpus_per_trial(resources: ResourcesSpec) -> float:
@@ -74,18 +86,23 @@ def gpus_per_trial(resources: ResourcesSpec) -> float:
     return resources.gpus_per_trial if ray.cluster_resources().get("GPU", 0) else 0.0
 
 
-def num_slots(resources: ResourcesSpec) -> int:
-    """How many trials run at once, from the cluster's CPUs and GPUs and `resources.max_concurrent`.
+def cpus_per_trial(resources: ResourcesSpec) -> float:
+    """What the spec asks for; a trial that was to use a GPU alone takes a core where there is none."""
+    return resources.cpus_per_trial or (0.0 if gpus_per_trial(resources) else 1.0)
 
-    Raises ClusterError when not even one trial fits.
+
+def num_slots(resources: ResourcesSpec) -> int:
+    """How many trials run at once: what fits on each node, and at most `resources.max_concurrent`.
+
+    Raises ClusterError when not even one trial fits on a node.
     """
-    available = ray.cluster_resources()
-    wanted = {"CPU": resources.cpus_per_trial, "GPU": gpus_per_trial(resources)}
-    slots = min(int(available.get(kind, 0) / amount + 1e-9) for kind, amount in wanted.items() if amount)
+    cpus, gpus = cpus_per_trial(resources), gpus_per_trial(resources)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    slots = sum(slots_on(node.get("CPU", 0), node.get("GPU", 0), cpus, gpus) for node in nodes)
     if slots < 1:
-        has = ", ".join(f"{available.get(kind, 0):g} {kind}" for kind in wanted)
+        has = " and ".join(f"{max(node.get(kind, 0) for node in nodes):g} {kind}" for kind in ("CPU", "GPU"))
         raise ClusterError(
-            f"resources: a trial asks for {wanted['CPU']:g} CPU and {wanted['GPU']:g} GPU; Ray has {has}"
+            f"resources: a trial asks for {cpus:g} CPU and {gpus:g} GPU on one node; nodes have up to {has}"
         )
     return min(slots, resources.max_concurrent or slots)
 

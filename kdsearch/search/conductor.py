@@ -65,7 +65,7 @@ class Report:
     finished: bool = False
     student: str = ""  # folder of the saved student
     error: str = ""  # why the training failed
-    reason: str = ""  # "diverged" or "error"
+    reason: str = ""  # "diverged", "error", or "storage": the sweep's folder cannot be written
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -118,8 +118,9 @@ class Conductor:
 
     @property
     def finished(self) -> bool:
-        """Nothing left to start and nothing running."""
-        return not self.running() and not self._can_start()
+        """Nothing left to start and nothing running; after a mass failure, what waits is left to a resume."""
+        waiting = set(self._requeued) if self.mass_failure else set()
+        return not self._can_start() and all(trial.trial_id in waiting for trial in self.running())
 
     def _can_start(self) -> bool:
         if self.mass_failure:
@@ -128,6 +129,11 @@ class Conductor:
 
     def _wants_search_trial(self) -> bool:
         return len(self.sweep.of_role("search")) < self._spec.search.trials and not self.out_of_time
+
+    def all_failed(self) -> bool:
+        """Whether search trials ended and not one of them well."""
+        ended = [trial for trial in self.sweep.of_role("search") if trial.status != "running"]
+        return bool(ended) and all(trial.status == "failed" for trial in ended)
 
     def next_task(self) -> Task | None:
         """The next attempt to run, journalled; None when nothing is left to start.
@@ -139,8 +145,10 @@ class Conductor:
         limit = self._spec.search.time_s
         spent = self.sweep.spent_s + self._clock() - self.sweep.last_time
         self.out_of_time = limit is not None and spent > limit
-        if self._requeued:
-            return self._restart(self.sweep.trials[self._requeued.pop(0)])
+        while self._requeued:
+            task = self._restart(self.sweep.trials[self._requeued.pop(0)])
+            if task is not None:
+                return task
         if self._controls:
             return self._start_control(self._controls.pop(0))
         if self._wants_search_trial():
@@ -184,8 +192,18 @@ class Conductor:
         )
         return Task(name, 1, config, self._rungs_for(role))
 
-    def _restart(self, trial: TrialRecord) -> Task:
-        """A further attempt, from the last checkpoint if there is one; the worker verifies its sha256."""
+    def _restart(self, trial: TrialRecord) -> Task | None:
+        """A further attempt, from the last checkpoint if there is one; the worker verifies its sha256.
+
+        None when there is nothing to run: a crash between a rung's epochs and the verdict on them leaves
+        that verdict to be given here, as it would have been.
+        """
+        if trial.role == "search" and trial.num_epochs in self._rungs:
+            del self._seen[trial.num_epochs][trial.trial_id]
+            self._stop_if_hopeless(trial, trial.num_epochs - 1)
+            if trial.status != "running":
+                self._after_end(trial)
+                return None
         checkpoint = trial.checkpoint or {}
         self._write(
             "trial_started",
@@ -212,6 +230,8 @@ class Conductor:
         trial = self.sweep.trials[name]
         if trial.status != "running" or attempt != trial.attempt:
             return False  # an orphan of an earlier attempt
+        if report.reason == "storage":
+            raise OSError(f"{name}: {report.error}")  # the trial stays unfinished, for a resume
         known = trial.num_epochs
         new = [epoch for epoch in report.epochs if epoch["epoch"] > known]
         entries = [("epoch", name, {"attempt": attempt, **epoch}) for epoch in new]
@@ -245,8 +265,8 @@ class Conductor:
     def _after_end(self, trial: TrialRecord) -> None:
         if trial.role == "search":
             self._sampler.tell(trial)
-            ended = [t for t in self.sweep.of_role("search") if t.status != "running"]
-            self.mass_failure = len(ended) >= MASS_FAILURE and all(t.status == "failed" for t in ended)
+            num_ended = sum(other.status != "running" for other in self.sweep.of_role("search"))
+            self.mass_failure = num_ended >= MASS_FAILURE and self.all_failed()
 
     def _record_rungs(self, trial: TrialRecord) -> None:
         for rung in self._rungs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from kdsearch.search import cluster  # before ray.tune: sets its environment
 import ray  # isort: skip
 import torch
 from ray import tune
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from kdsearch import teacher as teachers
@@ -52,19 +53,22 @@ def run_search(
 ) -> None:
     """Run trials until the conductor has no more. `tick` is called about ten times a second.
 
-    Raises OSError when the journal cannot be written, and whatever the conductor raises.
+    Raises ClusterError when Ray gives up, OSError when the sweep's folder cannot be written.
     """
     slots = cluster.num_slots(spec.resources)
-    resources = {"cpu": spec.resources.cpus_per_trial, "gpu": cluster.gpus_per_trial(spec.resources)}
+    max_live = slots + lookahead(slots)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max_live)  # else Tune starts one process after another
+    resources = {"cpu": cluster.cpus_per_trial(spec.resources), "gpu": cluster.gpus_per_trial(spec.resources)}
     trainable = tune.with_parameters(
         StudentWorker,
         data=data,
         teacher=teacher,
         augment=spec.data.augment,
         output=str(output),
-        cpus=spec.resources.cpus_per_trial,
+        cpus=resources["cpu"],
+        gpus=resources["gpu"],
     )
-    shells = _Shells(conductor, slots + lookahead(slots), tick)
+    shells = _Shells(conductor, max_live, output, tick)
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         tune_config=tune.TuneConfig(
@@ -78,22 +82,28 @@ def run_search(
             name="tune",
             storage_path=str(output / "work"),
             verbose=0,
+            stop=_Stop(shells),
             callbacks=[_Ticker(shells)],
             failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except Exception as error:
+        if shells.problem is None:
+            raise cluster.ClusterError(f"Ray Tune stopped: {last_line(str(error))}") from error
     if shells.problem is not None:
         raise shells.problem
 
 
 class _Shells:
-    """What searcher, scheduler and ticker share. Tune wraps exceptions in its own: the first is kept here."""
+    """What Tune's parts share. Tune wraps exceptions in its own: the conductor's first is kept here."""
 
-    def __init__(self, conductor: Conductor, max_live: int, tick: Callable[[], None]) -> None:
+    def __init__(self, conductor: Conductor, max_live: int, output: Path, tick: Callable[[], None]) -> None:
         self.conductor = conductor
         self.max_live = max_live
+        self.output = output
         self.tick = tick
         self.names: dict[str, str] = {}  # Ray's trial id -> ours
         self.live: set[str] = set()
@@ -113,14 +123,12 @@ class _QueueSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         shells = self._shells
-        if shells.problem is not None:
-            return Searcher.FINISHED
         if len(shells.live) >= shells.max_live:
             return None
         try:
             task = shells.conductor.next_task()
         except Exception as error:
-            shells.problem = error
+            shells.problem = shells.problem or error
             return Searcher.FINISHED
         if task is None:
             return Searcher.FINISHED if shells.conductor.finished else None
@@ -138,7 +146,7 @@ class _QueueSearcher(Searcher):
         raise NotImplementedError("a sweep resumes from its journal")
 
 
-class _JournalScheduler(TrialScheduler):
+class _JournalScheduler(FIFOScheduler):
     """Hands every result to the conductor, which journals it and decides."""
 
     def __init__(self, shells: _Shells) -> None:
@@ -147,37 +155,37 @@ class _JournalScheduler(TrialScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         shells = self._shells
-        if shells.problem is not None:
-            return str(TrialScheduler.STOP)
+        name = shells.names[trial.trial_id]
+        goes_on = False
         try:
-            report = Report.from_json(result["report"])
-            goes_on = shells.conductor.on_report(shells.names[trial.trial_id], result["attempt"], report)
+            goes_on = shells.conductor.on_report(name, result["attempt"], Report.from_json(result["report"]))
         except Exception as error:
-            shells.problem = error
-            goes_on = False
-        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+            shells.problem = shells.problem or error
+        else:
+            if not goes_on:
+                shutil.rmtree(shells.output / "work" / name, ignore_errors=True)
+        return str(FIFOScheduler.CONTINUE if goes_on else FIFOScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """A worker reports its own failures, so an error here is a lost worker."""
         shells = self._shells
-        cause = trial.get_error()
         try:
-            shells.conductor.on_lost_worker(shells.names[trial.trial_id], first_line(cause))
+            shells.conductor.on_lost_worker(shells.names[trial.trial_id], _cause(trial))
         except Exception as error:
-            shells.problem = error
+            shells.problem = shells.problem or error
 
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None: ...
 
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: Any) -> None: ...
+class _Stop(tune.Stopper):
+    """Ends Tune's loop at once when the conductor cannot go on."""
 
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None: ...
+    def __init__(self, shells: _Shells) -> None:
+        self._shells = shells
 
-    def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        waiting = (trial for trial in tune_controller.get_trials() if trial.status == "PENDING")
-        return next(waiting, None)
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
 
-    def debug_string(self) -> str:
-        return ""
+    def stop_all(self) -> bool:
+        return self._shells.problem is not None
 
 
 class _Ticker(tune.Callback):
@@ -187,12 +195,24 @@ class _Ticker(tune.Callback):
         self._shells = shells
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self._shells.tick()
+        try:
+            self._shells.tick()
+        except Exception as error:  # a closed pipe, a full log
+            logger.debug("no progress shown: %s", error)
 
 
-def first_line(error: BaseException | None) -> str:
-    lines = str(error).strip().splitlines() if error else []
-    return lines[0] if lines else "unknown cause"
+def _cause(trial: Any) -> str:
+    """Why a worker was lost, from the file that Tune writes of it."""
+    try:
+        return last_line(Path(trial.error_file).read_text())
+    except (OSError, TypeError):
+        return last_line("")
+
+
+def last_line(text: str) -> str:
+    """Of a traceback, what it says in the end."""
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else "unknown cause"
 
 
 def train_teacher(spec: SweepSpec, data: ImageData, state: State | None) -> Iterator[teachers.Epoch]:
@@ -206,7 +226,7 @@ def train_teacher(spec: SweepSpec, data: ImageData, state: State | None) -> Iter
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     except ray.exceptions.RayError as error:
-        raise cluster.ClusterError(f"the teacher's training was lost: {first_line(error)}") from None
+        raise cluster.ClusterError(f"the teacher's training was lost: {last_line(str(error))}") from None
 
 
 @ray.remote(num_returns="streaming", max_retries=0)
@@ -218,5 +238,7 @@ def _train_teacher(spec: SweepSpec, data: ImageData, state: State | None) -> Ite
 
 
 def remove_work(output: Path) -> None:
-    """Delete checkpoints and Tune's own files, needed only while a sweep runs."""
+    """Delete what is needed only while a sweep runs: checkpoints, Tune's files, half-written students."""
     shutil.rmtree(output / "work", ignore_errors=True)
+    for draft in (output / "students").glob(".*"):
+        shutil.rmtree(draft, ignore_errors=True)

@@ -41,9 +41,10 @@ class StudentWorker(tune.Trainable):
         augment: tuple[tuple[str, dict[str, Any]], ...],
         output: str,
         cpus: float,
+        gpus: float,
     ) -> None:
         torch.set_num_threads(num_threads(cpus))
-        self._device = device_policy(cpus=cpus).device
+        self._device = device_policy("auto" if gpus else "cpu", cpus).device
         self._data, self._augment, self._output = data, augment, Path(output)
         self._teacher = teacher.build(str(self._device))
         self._take(Task.from_json(config["task"]))
@@ -55,6 +56,7 @@ class StudentWorker(tune.Trainable):
     def _take(self, task: Task) -> None:
         self._task = task
         self._training: Training | None = None
+        self._last_checkpoint: Path | None = None
         self._checkpoint_time = time.monotonic()
 
     def step(self) -> dict[str, Any]:
@@ -79,8 +81,12 @@ class StudentWorker(tune.Trainable):
             return self._report(epochs)
         except NonFiniteLoss as error:
             return Report([epoch.to_json() for epoch in epochs], error=str(error), reason="diverged")
+        except OSError as error:
+            return Report([epoch.to_json() for epoch in epochs], error=str(error), reason="storage")
         except Exception as error:  # whatever a training can raise costs one trial, not the sweep
             logger.exception("%s failed", self._task.trial_id)
+            if self._device.type == "cuda":
+                torch.cuda.synchronize()  # raises where the context is lost: then the process is, too
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
             return Report([epoch.to_json() for epoch in epochs], error=text, reason="error")
@@ -112,6 +118,10 @@ class StudentWorker(tune.Trainable):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"epoch-{self._training.epoch}.pt"
         sha256 = save_checkpoint(path, self._training)
+        for other in folder.glob("epoch-*.pt"):  # the one before may be all that is journalled so far
+            if other not in (path, self._last_checkpoint):
+                other.unlink(missing_ok=True)
+        self._last_checkpoint = path
         self._checkpoint_time = time.monotonic()
         return {"epoch": self._training.epoch, "path": str(path.relative_to(self._output)), "sha256": sha256}
 
