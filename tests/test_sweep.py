@@ -181,7 +181,7 @@ def test_a_killed_worker_costs_an_attempt_and_not_the_sweep(tmp_path: Path) -> N
     process = sweep.start()
     wait_for(lambda: any(event["kind"] == "epoch" for event in sweep.events()))
     worker = next(
-        p for p in psutil.Process(process.pid).children(recursive=True) if "StudentWorker" in title(p)
+        p for p in psutil.Process(process.pid).children(recursive=True) if "ray::ResourceTrainable" in title(p)
     )
     worker.kill()
 
