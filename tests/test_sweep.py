@@ -219,7 +219,7 @@ def test_an_interrupted_sweep_keeps_its_state_and_says_how_to_go_on(
 
 @pytest.mark.slow
 def test_a_store_that_is_down_costs_a_warning_and_is_made_good_by_sync(tmp_path: Path) -> None:
-    sweep = Killable(tmp_path, trials=2, epochs=2)
+    sweep = Killable(tmp_path, trials=2, epochs=3)
     (tmp_path / "mlflow.db").mkdir()
 
     assert sweep.run() == 0, sweep.log()
@@ -239,7 +239,7 @@ def test_a_store_that_is_down_costs_a_warning_and_is_made_good_by_sync(tmp_path:
 
 @pytest.mark.slow
 def test_a_teacher_that_did_not_converge_ends_the_sweep_with_advice(tmp_path: Path) -> None:
-    sweep = Killable(tmp_path, trials=2, epochs=2, teacher_epochs=1)
+    sweep = Killable(tmp_path, trials=2, epochs=3, teacher_epochs=1)
 
     assert sweep.run("--set", "teacher.min_accuracy=0.999") == 3
     assert "teacher.min_accuracy asks for 0.999" in sweep.log()
@@ -248,7 +248,7 @@ def test_a_teacher_that_did_not_converge_ends_the_sweep_with_advice(tmp_path: Pa
 
 @pytest.mark.slow
 def test_trials_that_all_diverge_end_the_sweep_with_their_reason(tmp_path: Path) -> None:
-    sweep = Killable(tmp_path, trials=9, epochs=2)
+    sweep = Killable(tmp_path, trials=9, epochs=3)
 
     assert sweep.run("--set", "train.lr=1e30") == 3
     ended = [trial for trial in sweep.record().of_role("search") if trial.status != "running"]
