@@ -43,6 +43,8 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
     with phases.of("data"):
         images = load_data(spec)
     loaded = load_teacher(spec, images)
+    if spec.confirm.seeds:
+        progress.say("confirm.seeds is not used yet: the front is not retrained, and the report says so")
     cost_of = cost_function(images)
     session.begin(spec, journal, cost_of, sizes(images))
     (output / "spec.yaml").write_text(yaml.safe_dump(specs.to_dict(spec), sort_keys=False))

@@ -181,7 +181,9 @@ def test_a_killed_worker_costs_an_attempt_and_not_the_sweep(tmp_path: Path) -> N
     process = sweep.start()
     wait_for(lambda: any(event["kind"] == "epoch" for event in sweep.events()))
     worker = next(
-        p for p in psutil.Process(process.pid).children(recursive=True) if "ray::ResourceTrainable" in title(p)
+        p
+        for p in psutil.Process(process.pid).children(recursive=True)
+        if "ray::ResourceTrainable" in title(p)
     )
     worker.kill()
 
@@ -250,11 +252,11 @@ def test_a_teacher_that_did_not_converge_ends_the_sweep_with_advice(tmp_path: Pa
 def test_trials_that_all_diverge_end_the_sweep_with_their_reason(tmp_path: Path) -> None:
     sweep = Killable(tmp_path, trials=9, epochs=3)
 
-    assert sweep.run("--set", "train.lr=1e30") == 3
+    assert sweep.run("--set", "train.lr=100", "--set", "train.weight_decay=10") == 3
     ended = [trial for trial in sweep.record().of_role("search") if trial.status != "running"]
     assert {trial.status for trial in ended} == {"failed"}
     assert 5 <= len(ended) < 9
-    assert "not finite in epoch 1, batch" in sweep.log()
+    assert "not finite in epoch" in sweep.log()
 
 
 @pytest.mark.slow
@@ -265,7 +267,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
 
     assert planned.returncode == 0, planned.stderr
     assert "7 of up to 5 epochs and 2 controls" in planned.stdout
-    assert "1,078 training and 359 validation images of 1x8x8" in planned.stdout
+    assert "1,078 training and 360 validation images of 1x8x8" in planned.stdout
     assert "distill.temperature" in planned.stdout
     assert [path.name for path in tmp_path.iterdir()] == [sweep.spec.name]
 

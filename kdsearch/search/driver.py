@@ -58,6 +58,8 @@ def run_search(
     slots = cluster.num_slots(spec.resources)
     max_live = slots + lookahead(slots)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max_live)  # else Tune starts one process after another
+    if ray.cluster_resources().get("GPU", 0) and not spec.resources.gpus_per_trial:
+        logger.warning("there are GPUs and the trials use none of them: set resources.gpus_per_trial")
     resources = {"cpu": cluster.cpus_per_trial(spec.resources), "gpu": cluster.gpus_per_trial(spec.resources)}
     trainable = tune.with_parameters(
         StudentWorker,
