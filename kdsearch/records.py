@@ -150,6 +150,11 @@ class TrialRecord:
         return len(self.epochs)
 
     @property
+    def nodes(self) -> tuple[str, ...]:
+        """Host names of the machines that ran its epochs, in the order in which they did."""
+        return tuple(dict.fromkeys(epoch.get("node", "") for epoch in self.epochs))
+
+    @property
     def val_accuracy(self) -> float | None:
         """The last epoch's validation accuracy, None before the first epoch."""
         return self.epochs[-1]["metrics"]["val_accuracy"] if self.epochs else None

@@ -64,6 +64,7 @@ class Report:
     checkpoint: dict[str, Any] | None = None  # epoch, path, sha256
     finished: bool = False
     student: str = ""  # folder of the saved student
+    node: str = ""  # host name of the worker's machine
     error: str = ""  # why the training failed
     reason: str = ""  # "diverged", "error", or "storage": the sweep's folder cannot be written
 
@@ -234,7 +235,7 @@ class Conductor:
             raise OSError(f"{name}: {report.error}")  # the trial stays unfinished, for a resume
         known = trial.num_epochs
         new = [epoch for epoch in report.epochs if epoch["epoch"] > known]
-        entries = [("epoch", name, {"attempt": attempt, **epoch}) for epoch in new]
+        entries = [("epoch", name, {"attempt": attempt, "node": report.node, **epoch}) for epoch in new]
         if report.checkpoint:
             entries.append(("checkpoint", name, {"attempt": attempt, **report.checkpoint}))
         if report.error:

@@ -6,7 +6,9 @@ calls an error is always a lost worker, and the process lives on to take the nex
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import platform
 import time
 import traceback
 from pathlib import Path
@@ -61,7 +63,8 @@ class StudentWorker(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """One report. It never says `done`: Tune would hide it from the scheduler, which must see all."""
-        return {"report": self._run().to_json(), "attempt": self._task.attempt}
+        report = dataclasses.replace(self._run(), node=platform.node())
+        return {"report": report.to_json(), "attempt": self._task.attempt}
 
     def _run(self) -> Report:
         """Train until there is something to say; an exception of the training becomes a failed report."""
