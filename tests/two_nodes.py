@@ -41,7 +41,7 @@ student:
 distill:
   alpha: {type: float, low: 0.1, high: 0.9}
   response: kd
-train: {epochs: 4, batch_size: 64, lr: {type: float, low: 0.02, high: 0.2, log: true}}
+train: {epochs: 30, batch_size: 64, lr: {type: float, low: 0.02, high: 0.2, log: true}}
 search: {trials: 8}
 """
 
