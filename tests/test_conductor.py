@@ -149,6 +149,16 @@ def test_a_lost_worker_is_replaced_once_and_then_the_trial_failed(tmp_path: Path
     assert "died 2 times: killed by signal 9" in trial.error
 
 
+def test_a_trial_that_ended_after_its_worker_was_given_up_is_not_run_again(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    task = sweep.conductor.next_task()
+    sweep.conductor.on_lost_worker(task.trial_id, "node preempted")
+    sweep.train(task)
+
+    assert sweep.conductor.next_task().trial_id == "c0001"
+    assert sweep.conductor.sweep.trials["c0000"].status == "completed"
+
+
 def test_a_restart_continues_from_the_last_checkpoint(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
     task = sweep.conductor.next_task()

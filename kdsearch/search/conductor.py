@@ -147,7 +147,8 @@ class Conductor:
         spent = self.sweep.spent_s + self._clock() - self.sweep.last_time
         self.out_of_time = limit is not None and spent > limit
         while self._requeued:
-            task = self._restart(self.sweep.trials[self._requeued.pop(0)])
+            trial = self.sweep.trials[self._requeued.pop(0)]
+            task = self._restart(trial) if trial.status == "running" else None
             if task is not None:
                 return task
         if self._controls:
