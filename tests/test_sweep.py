@@ -168,8 +168,8 @@ def test_a_sweep_killed_in_a_trial_and_in_its_report_ends_as_if_nothing_had_happ
     in_a_trial = Moment("in a trial", lambda seen: seen.search_epochs() >= 3, 0.2)
     in_the_report = list(moments(seed=1, num_epochs=1))[-1]
 
-    assert sweep.kill_at(in_a_trial)
-    assert sweep.kill_at(in_the_report, "--resume")
+    assert sweep.kill_at(in_a_trial), sweep.log()
+    assert sweep.kill_at(in_the_report, "--resume"), sweep.log()
     assert sweep.run("--resume") == 0, sweep.log()
 
     assert sweep.problems() == []

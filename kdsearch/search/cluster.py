@@ -57,10 +57,23 @@ def connected(address: str | None) -> Iterator[None]:
         else {"address": "local", "include_dashboard": False}
     )
     try:
-        _init(where, f"--address {address}" if address else "Ray did not start")
+        if address:
+            _init(where, f"--address {address}")
+        else:
+            _start(where)
         yield
     finally:
         ray.shutdown()
+
+
+def _start(where: Mapping[str, Any]) -> None:
+    """A local Ray; tried twice, because on a busy machine its processes sometimes miss their own deadlines."""
+    try:
+        _init(where, "Ray did not start")
+    except ClusterError as error:
+        logger.warning("%s; trying once more", error)
+        ray.shutdown()
+        _init(where, "Ray did not start")
 
 
 def _init(where: Mapping[str, Any], what: str) -> None:
