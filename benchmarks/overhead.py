@@ -1,9 +1,10 @@
 """What the driver costs a trial: a sweep against the same trainings in a plain loop.
 
 `python benchmarks/overhead.py [--trials 30]` runs a sweep on digits with one slot, then trains the very same
-configurations one after another in this process, and prints the ratio and the difference per trial. Both
-times run from the end of the second trial to the end of the last, so that neither start is in them; the loop
-builds each training as the worker does and saves its student.
+configurations one after another in this process, then runs the sweep again, so that a machine that drifts
+favours neither. It prints the ratio of the two, and per trial the wall time of a sweep in which no student
+trains. All times run from the end of the second trial to the end of the last, so that no start is in them;
+the loop builds each training as the worker does and saves its student.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -37,9 +39,15 @@ resources: {max_concurrent: 1}
 """
 
 
-def sweep_seconds(events: list[dict[str, object]]) -> float:
-    ends = [float(str(event["time"])) for event in events if event["kind"] == "trial_ended"]
+def sweep_seconds(record: SweepRecord) -> float:
+    ends = [trial.ended for trial in record.trials.values()]
     return ends[-1] - ends[1]
+
+
+def idle_seconds(record: SweepRecord) -> float:
+    """Wall seconds of the sweep in which no student trained or was evaluated."""
+    trials = list(record.trials.values())[2:]
+    return sweep_seconds(record) - sum(epoch["time_s"] for trial in trials for epoch in trial.epochs)
 
 
 def bare_seconds(record: SweepRecord, spec: specs.SweepSpec, folder: Path) -> float:
@@ -57,6 +65,12 @@ def bare_seconds(record: SweepRecord, spec: specs.SweepSpec, folder: Path) -> fl
     return ends[-1] - ends[1]
 
 
+def run_sweep(spec: Path, output: Path) -> SweepRecord:
+    command = [sys.executable, "-m", "kdsearch.sweep", str(spec), "--output", str(output)]
+    subprocess.run(command, check=True, cwd=spec.parent, stdout=subprocess.DEVNULL)
+    return replay(journal.read(output / journal.FILE))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=30)
@@ -66,17 +80,16 @@ def main() -> None:
         path = folder / "overhead.yaml"
         path.write_text(SPEC % options.trials)
         os.environ["KDSEARCH_HOME"] = str(folder / "home")
-        command = [sys.executable, "-m", "kdsearch.sweep", str(path), "--output", str(folder / "sweep")]
-        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
-        events = journal.read(folder / "sweep" / journal.FILE)
-        record = replay(events)
-        ours = sweep_seconds(events)
-        bare = bare_seconds(record, specs.load(path), folder / "bare")
-    num_trials = len(record.trials) - 2
+        first = run_sweep(path, folder / "first")
+        bare = bare_seconds(first, specs.load(path), folder / "bare")
+        second = run_sweep(path, folder / "second")
+    sweeps = [sweep_seconds(record) for record in (first, second)]
+    idle = statistics.mean(idle_seconds(record) for record in (first, second))
+    num_trials = len(first.trials) - 2
     packages = ("torch", "ray", "optuna", "mlflow")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
-    print(f"sweep {ours:.1f} s, bare loop {bare:.1f} s, {num_trials} trials: ratio {ours / bare:.3f}")
-    print(f"overhead {(ours - bare) / num_trials:.3f} s a trial of {bare / num_trials:.2f} s")
+    print(f"sweeps {sweeps[0]:.1f} and {sweeps[1]:.1f} s, the loop {bare:.1f} s, {num_trials} trials")
+    print(f"ratio {statistics.mean(sweeps) / bare:.3f}; {idle / num_trials:.3f} s a trial without training")
     print(f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, load {os.getloadavg()[0]:.2f}")
     print(versions)
 

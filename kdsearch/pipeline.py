@@ -51,7 +51,7 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
     tracker = tracking.Tracker(list(journal.events), functools.partial(journal.append, "mlflow_run"))
     journal.listeners.append(tracker.put)
     try:
-        with cluster.connected(address):
+        with cluster.connected(address, cluster.cores_to_use(spec.resources)):
             if address:
                 cluster.check_nodes(output)
             with phases.of("teacher"):

@@ -57,6 +57,8 @@ class TrialConfig:
     `distill` maps a filled slot (`response`, `feature`, `relation`, `contrastive`) to its method;
     empty means no distillation. `alpha` and `temperature` are None without a response term.
     `label_weight` None means the method's own rule (`1 - alpha` for kd; 1 without a response term).
+    `schedule` moves temperature, alpha and weights (`kdsearch.schedules`), `curriculum` chooses an epoch's
+    samples, `teacher_views` is the number of views of an image over which the teacher's output is averaged.
     `stream` picks the views (augmentation), `seed` the initial weights and the order.
     """
 
@@ -66,6 +68,9 @@ class TrialConfig:
     alpha: float | None = None
     temperature: float | None = None
     label_weight: float | None = None
+    schedule: Choice = Choice("constant")
+    curriculum: Choice = Choice("none")
+    teacher_views: int = 1
     seed: int = 0
     stream: int = 0
 
@@ -79,6 +84,13 @@ class TrialConfig:
         for slot, choice in self.distill.items():
             values[f"distill.{slot}"] = choice.name
             values |= {f"distill.{slot}.{name}": value for name, value in choice.options.items()}
+        for name, usual in (("schedule", "constant"), ("curriculum", "none")):
+            choice = getattr(self, name)
+            if choice.name != usual:
+                values[f"distill.{name}"] = choice.name
+                values |= {f"distill.{name}.{option}": value for option, value in choice.options.items()}
+        if self.teacher_views != 1:
+            values["distill.teacher_views"] = self.teacher_views
         for name, value in dataclasses.asdict(self.train).items():
             values[f"train.{name}"] = ",".join(map(str, value)) if isinstance(value, tuple) else value
         return values
@@ -91,14 +103,10 @@ class TrialConfig:
         train = dict(data["train"])
         train["milestones"] = tuple(train["milestones"])
         distill = {slot: Choice(**choice) for slot, choice in data["distill"].items()}
-        return TrialConfig(
-            **{
-                **data,
-                "student": Choice(**data["student"]),
-                "train": TrainConfig(**train),
-                "distill": distill,
-            }
-        )
+        choices = {
+            name: Choice(**data[name]) for name in ("student", "schedule", "curriculum") if name in data
+        }
+        return TrialConfig(**{**data, **choices, "train": TrainConfig(**train), "distill": distill})
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,8 @@ class Frozen(Classifier):
         self.model = model.eval().requires_grad_(False)
         self.training = False
 
-    def outputs(self, images: Tensor) -> Outputs:
-        return self.model.outputs(images)
+    def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
+        return self.model.outputs(images, detailed)
 
     def train(self, mode: bool = True) -> Self:
         return self

@@ -31,9 +31,12 @@ from kdsearch.data import ImageData
 from kdsearch.data.views import Batch, Views, order
 from kdsearch.device import DevicePolicy, device_policy, narrowest_layer
 from kdsearch.losses import METHODS
-from kdsearch.losses.terms import TermContext, Terms, build_terms, total_loss
+from kdsearch.losses.deployed import deployed
+from kdsearch.losses.terms import Access, TermContext, build_terms, total_loss
 from kdsearch.models.build import Classifier, Outputs, build
-from kdsearch.records import EpochResult, TrainConfig, TrialConfig
+from kdsearch.models.classifier import DETAILS
+from kdsearch.records import Choice, EpochResult, TrainConfig, TrialConfig
+from kdsearch.schedules import now
 
 __all__ = [
     "CheckpointError",
@@ -50,6 +53,7 @@ __all__ = [
 
 # Part of a stored teacher's key: raise it when the same configuration trains differently than before.
 TRAINING_VERSION = 1
+FURTHER_STREAM = 1 << 20  # further views of a sample come from streams this far apart
 SMALLEST_BATCH = 2  # batch norm cannot normalise one sample: a last batch of one is left out of its epoch
 
 
@@ -135,17 +139,14 @@ class Training:
         device: str = "cpu",
     ) -> None:
         where = device_policy(device).device
-        with seeded(where, config.seed, "init"):
-            student = build(
-                config.student.name,
-                config.student.options,
-                data.num_classes,
-                data.in_channels,
-                data.image_size,
-            )
-        teacher = teacher if config.distill else None
-        if config.distill and teacher is None:
+        methods = [METHODS[choice.name] for choice in config.distill.values()]
+        if not any(method.teacher for method in methods):
+            teacher = None
+        elif teacher is None:
             raise ValueError(f"{', '.join(config.distill)} needs a teacher, and none was given")
+        saved = deployed(config, None if teacher is None else Choice(*teacher.architecture[:2]))
+        with seeded(where, config.seed, "init"):
+            student = build(saved.name, saved.options, data.num_classes, data.in_channels, data.image_size)
         narrowest = min(narrowest_layer(model) for model in (student, teacher) if model is not None)
 
         self.config = config
@@ -160,13 +161,11 @@ class Training:
                 f"batch_size {config.train.batch_size} on {len(self._views)} training images leaves no batch "
                 f"of {SMALLEST_BATCH} or more"
             )
-        self._teacher: Classifier | None = None
-        self._terms: Terms = {}
-        if teacher is not None:
-            self._teacher = _placed(teacher, self.policy).eval()
-            with seeded(where, config.seed, "terms"):
-                self._terms = build_terms(config, self._context(teacher, data.num_classes))
-        self._keep_maps = any("features" in METHODS[choice.name].needs for choice in config.distill.values())
+        needs = frozenset[str]().union(*(method.needs for method in methods))
+        self._keep_maps, self._detailed = "features" in needs, bool(needs & DETAILS)
+        self._teacher = None if teacher is None else _placed(teacher, self.policy).eval()
+        with seeded(where, config.seed, "terms"):
+            self._terms = build_terms(config, self._context(data.num_classes))
         learned = {slot: term for slot, (_, term) in self._terms.items() if isinstance(term, nn.Module)}
         self._learned = nn.ModuleDict(learned).to(where)
         parameters = [*self.student.parameters(), *self._learned.parameters()]
@@ -186,6 +185,8 @@ class Training:
         self.student.train()
         self._learned.train()
         with seeded(self.policy.device, self.config.seed, "epoch", epoch):
+            if self.epoch == 0:
+                self._prepare()
             for index, indices in enumerate(self._batches(epoch)):
                 lr = learning_rate(train, self.epoch * self._num_batches + index, self._num_batches)
                 for group in self._optimizer.param_groups:
@@ -235,29 +236,54 @@ class Training:
         batches = torch.split(order(len(self._views), self.config.seed, epoch), self.config.train.batch_size)
         return [indices for indices in batches if len(indices) >= SMALLEST_BATCH]
 
-    def _context(self, teacher: Classifier, num_classes: int) -> TermContext:
+    def _context(self, num_classes: int) -> TermContext:
+        student, teacher = self.student, self._teacher or self.student
         return TermContext(
-            student_stages=self.student.stages,
+            student_stages=student.stages,
             teacher_stages=teacher.stages,
-            student_features=self.student.num_features,
+            student_features=student.num_features,
             teacher_features=teacher.num_features,
             num_classes=num_classes,
-            temperature=self.config.temperature,
+            scheduled_temperature=lambda epoch: now(self.config, epoch).temperature,
             num_samples=len(self._views),
             num_epochs=self.config.train.epochs,
+            batch_size=min(self.config.train.batch_size, len(self._views)),
+            access=Access(
+                student=self._student_outputs,
+                teacher=self._teacher_outputs,
+                view=lambda indices, epoch, number: self._views.batch(
+                    indices, epoch, self.config.stream + FURTHER_STREAM * number
+                ),
+                strong=self._strong_view,
+                labels=self._views.labels,
+                student_model=student,
+                teacher_model=self._teacher,
+            ),
         )
 
+    def _prepare(self) -> None:
+        """Let every term that has a part to train on its own do so, on the first epoch's batches."""
+        for _, term in self._terms.values():
+            prepare = getattr(term, "prepare", None)
+            if prepare is not None:
+                prepare([self._views.batch(indices, 1, self.config.stream) for indices in self._batches(1)])
+
+    def _strong_view(self, indices: Tensor, epoch: int) -> Batch:
+        raise NotImplementedError
+
     def _loss(self, batch: Batch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
-        student = _outputs(self.student, batch.images, self.policy)
-        teacher = self._teacher_outputs(batch.images)
+        student = self._student_outputs(batch.images)
+        teacher = None if self._teacher is None else self._teacher_outputs(batch.images)
         return total_loss(self.config, self._terms, student, teacher, batch, epoch)
 
+    def _student_outputs(self, images: Tensor) -> Outputs:
+        return _outputs(self.student, images, self.policy, self._detailed)
+
     @torch.no_grad()
-    def _teacher_outputs(self, images: Tensor) -> Outputs | None:
+    def _teacher_outputs(self, images: Tensor) -> Outputs:
         """The teacher on the student's view; maps are dropped at once where no term reads them."""
-        if self._teacher is None:
-            return None
-        outputs = _outputs(self._teacher, images, self.policy)
+        assert self._teacher is not None, "a term that reads the teacher says so in METHODS"
+        outputs = _outputs(self._teacher, images, self.policy, self._detailed)
         return outputs if self._keep_maps else outputs._replace(features={})
 
 
@@ -303,13 +329,17 @@ def _placed(model: Classifier, policy: DevicePolicy) -> Classifier:
     return model.to(policy.device).to(memory_format=policy.memory_format)
 
 
-def _outputs(model: Classifier, images: Tensor, policy: DevicePolicy) -> Outputs:
+def _outputs(model: Classifier, images: Tensor, policy: DevicePolicy, detailed: bool = False) -> Outputs:
     """The model's outputs in float32, whatever precision they were computed in."""
     images = images.contiguous(memory_format=policy.memory_format)
     with torch.autocast(policy.device.type, dtype=policy.autocast, enabled=policy.autocast is not None):
-        outputs = model.outputs(images)
-    features = {stage: map_.float() for stage, map_ in outputs.features.items()}
-    return Outputs(outputs.logits.float(), features, outputs.embedding.float())
+        outputs = model.outputs(images, detailed)
+    return Outputs(
+        outputs.logits.float(),
+        {stage: map_.float() for stage, map_ in outputs.features.items()},
+        outputs.embedding.float(),
+        {kind: {name: x.float() for name, x in some.items()} for kind, some in outputs.details.items()},
+    )
 
 
 @torch.no_grad()

@@ -520,7 +520,7 @@ def context(
         student_features=3,
         teacher_features=5,
         num_classes=5,
-        temperature=temperature,
+        scheduled_temperature=lambda epoch: temperature,
         num_samples=100,
         num_epochs=10,
     )

@@ -143,7 +143,7 @@ class Case:
             student_features=student.width,
             teacher_features=teacher.width,
             num_classes=NUM_CLASSES,
-            temperature=temperature,
+            scheduled_temperature=lambda epoch: temperature,
             num_samples=NUM_SAMPLES,
             num_epochs=NUM_EPOCHS,
         )

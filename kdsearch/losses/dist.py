@@ -60,9 +60,8 @@ def _correlation(a: Tensor, b: Tensor) -> Tensor:
 
 
 def build(options: Mapping[str, Any], context: TermContext) -> Term:
-    temperature = context.response_temperature()
-
     def term(student: Outputs, teacher: Outputs, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        temperature = context.temperature_at(epoch)
         inputs = student.logits, teacher.logits, temperature
         return {
             "dist_inter": options["inter_weight"] * dist_inter(*inputs),

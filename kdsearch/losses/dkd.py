@@ -70,10 +70,11 @@ def _among_others(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def build(options: Mapping[str, Any], context: TermContext) -> Term:
-    temperature = context.response_temperature()
     warmup_epochs = max(options["warmup"] * context.num_epochs, 1.0)
 
     def term(student: Outputs, teacher: Outputs, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        temperature = context.temperature_at(epoch)
+
         def part(loss: Callable[[Tensor, Tensor, Tensor, float], Tensor]) -> Tensor:
             return mixed(
                 lambda labels: loss(student.logits, teacher.logits, labels, temperature), batch

@@ -30,9 +30,8 @@ def kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Te
 
 
 def build(options: Mapping[str, Any], context: TermContext) -> Term:
-    temperature = context.response_temperature()
-
     def term(student: Outputs, teacher: Outputs, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        temperature = context.temperature_at(epoch)
         return {"kd": kd(student.logits, teacher.logits, temperature)}
 
     return term

@@ -32,9 +32,8 @@ def logit_std(student_logits: Tensor, teacher_logits: Tensor, temperature: float
 
 
 def build(options: Mapping[str, Any], context: TermContext) -> Term:
-    temperature = context.response_temperature()
-
     def term(student: Outputs, teacher: Outputs, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        temperature = context.temperature_at(epoch)
         return {"logit_std": options["scale"] * logit_std(student.logits, teacher.logits, temperature)}
 
     return term

@@ -7,35 +7,64 @@ terms with their weights, and `total_loss`,
 
 A term is called as `term(student, teacher, batch, epoch)` with the outputs of both networks on the same
 batch and the epoch counted from 1. It returns named scalars that add up to the method's loss, mostly one,
-without the slot's weight. A method with something to learn is an `nn.Module`, any other a plain function.
+without the slot's weight. A method with something to learn or to remember is an `nn.Module`, any other a
+plain function: what it learns are parameters, what it remembers buffers, and both are checkpointed. A module
+with a method `prepare(batches)` gets the first epoch's batches before the first step, to train a part of
+its own. What a term needs beyond the two outputs it asks of `context.access` when it is called.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TypeAlias
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kdsearch import layer_map
 from kdsearch.data.views import Batch
 from kdsearch.losses import METHODS
-from kdsearch.models.build import Outputs, Stage
+from kdsearch.models.build import Classifier, Outputs, Stage
 from kdsearch.records import TrialConfig
+from kdsearch.schedules import now
 
 Term: TypeAlias = Callable[[Outputs, Outputs, Batch, int], dict[str, Tensor]]
 Terms: TypeAlias = Mapping[str, tuple[float, Term]]  # slot -> (weight, term)
+
+
+# In place of the teacher's outputs where no term reads them.
+NO_OUTPUTS = Outputs(torch.empty(0), {}, torch.empty(0))
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a term may ask of the training it is part of.
+
+    `student` and `teacher` run a network on images, in detail, the student with gradient and as it stands
+    (batch norm included), the teacher without; `view(indices, epoch, number)` is a further view of the
+    samples, number 1, 2, ... beside the batch's own 0, `strong(indices, epoch)` a strongly augmented one;
+    `labels` [N] are those of all training samples, `teacher_model` is None where there is no teacher.
+    """
+
+    student: Callable[[Tensor], Outputs]
+    teacher: Callable[[Tensor], Outputs]
+    view: Callable[[Tensor, int, int], Batch]
+    strong: Callable[[Tensor, int], Batch]
+    labels: Tensor
+    student_model: Classifier
+    teacher_model: Classifier | None
 
 
 @dataclass(frozen=True)
 class TermContext:
     """What a method may know about the training it is built for.
 
-    `*_features` are the widths of the embeddings, `temperature` is None without a response term,
-    `num_samples` counts the training images.
+    `*_features` are the widths of the embeddings, `temperature_at` an epoch's temperature (None without a
+    response term), `num_samples` counts the training images; `access` is None in tests of bare losses.
     """
 
     student_stages: tuple[Stage, ...]
@@ -43,13 +72,20 @@ class TermContext:
     student_features: int
     teacher_features: int
     num_classes: int
-    temperature: float | None
+    scheduled_temperature: Callable[[int], float | None]
     num_samples: int
     num_epochs: int
+    batch_size: int = 128
+    access: Access | None = None
 
-    def response_temperature(self) -> float:
-        assert self.temperature is not None, "a response term without a temperature"
-        return self.temperature
+    def temperature_at(self, epoch: int) -> float:
+        temperature = self.scheduled_temperature(epoch)
+        assert temperature is not None, "a response term without a temperature"
+        return temperature
+
+    def training(self) -> Access:
+        assert self.access is not None, "this term needs the training it is part of"
+        return self.access
 
     def pairs(self, text: str) -> tuple[tuple[Stage, Stage], ...]:
         """The stages that a resolved layer map ("stage1>stage2,...") pairs, student first."""
@@ -85,17 +121,25 @@ def build_terms(config: TrialConfig, context: TermContext) -> dict[str, tuple[fl
     return terms
 
 
-def label_weight(config: TrialConfig) -> float:
-    """The weight of the label cross-entropy: the trial's own, else the response method's rule, else 1."""
+def label_weight(config: TrialConfig, epoch: int = 1) -> float:
+    """The weight of the label cross-entropy: the trial's own, else the methods' rule, else 1.
+
+    The response method's `label_weight`, 1 - alpha (as scheduled) where it has none; a method of another
+    slot that publishes one overrules it.
+    """
     if config.label_weight is not None:
         return config.label_weight
+    published = {slot: METHODS[choice.name].label_weight for slot, choice in config.distill.items()}
+    others = [weight for slot, weight in published.items() if slot != "response" and weight is not None]
+    if others:
+        return min(others)
     if "response" not in config.distill:
         return 1.0
-    published = METHODS[config.distill["response"].name].label_weight
-    if published is not None:
-        return published
-    assert config.alpha is not None, "a response term without alpha"
-    return 1.0 - config.alpha
+    if published["response"] is not None:
+        return published["response"]
+    alpha = now(config, epoch).alpha
+    assert alpha is not None, "a response term without alpha"
+    return 1.0 - alpha
 
 
 def label_loss(logits: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
@@ -119,14 +163,28 @@ def total_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss to minimise, and its parts by name, unweighted and detached (`label` is the cross-entropy).
 
-    `teacher` is None only where there are no terms: a control.
+    `teacher` is None only where no term reads it. While a term trains alone, nothing else is in the loss;
+    after, it is not.
     """
     label = label_loss(student.logits, batch, config.train.label_smoothing)
-    loss = label_weight(config) * label
+    values = now(config, epoch)
+    alone = {slot: alone_epochs(config, slot) for slot in terms}
+    first = [slot for slot, epochs in alone.items() if epoch <= epochs]
+    loss = label.new_zeros(()) if first else label_weight(config, epoch) * label
     parts = {"label": label.detach()}
-    for weight, term in terms.values():
-        assert teacher is not None, "distillation without a teacher's outputs"
-        for name, value in term(student, teacher, batch, epoch).items():
+    for slot, (weight, term) in terms.items():
+        if slot not in first and (first or alone[slot]):
+            continue
+        weight = values.alpha if slot == "response" and values.alpha is not None else weight * values.factor
+        for name, value in term(student, teacher or NO_OUTPUTS, batch, epoch).items():
             loss = loss + weight * value
             parts[name] = value.detach()
     return loss, parts
+
+
+def alone_epochs(config: TrialConfig, slot: str) -> int:
+    """How many epochs the slot's term trains alone before anything else: its option `alone`, a share."""
+    choice = config.distill[slot]
+    option = METHODS[choice.name].options.get("alone")
+    share = 0.0 if option is None else choice.options.get("alone", option.default)
+    return math.ceil(share * config.train.epochs)

@@ -41,9 +41,9 @@ def wsl_per_sample(
 
 
 def build(options: Mapping[str, Any], context: TermContext) -> Term:
-    temperature = context.response_temperature()
-
     def term(student: Outputs, teacher: Outputs, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        temperature = context.temperature_at(epoch)
+
         def per_sample(labels: Tensor) -> Tensor:
             return wsl_per_sample(student.logits, teacher.logits, labels, temperature)
 

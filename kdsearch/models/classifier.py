@@ -7,9 +7,13 @@ embedding that feeds the last linear layer. `StagedClassifier` is stem, stages, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+
+# What `Outputs.details` can hold, and which methods ask for (`Method.needs`).
+DETAILS = frozenset({"attention", "before", "stem", "tokens"})
 
 
 class Architecture(NamedTuple):
@@ -31,11 +35,20 @@ class Stage(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """logits [B,K]; features: stage name -> [B,C,H,W]; embedding [B,D], the last linear layer's input."""
+    """logits [B,K]; features: stage name -> [B,C,H,W]; embedding [B,D], the last linear layer's input.
+
+    `details` is filled where `outputs` is asked for it; a family that has no such thing leaves it out:
+    before: stage name -> the stage's map from before its last activation, of the same shape;
+    stem: "stem" -> the map that enters the first stage [B,C,H,W];
+    attention: stage name -> attention scores before the softmax [B,heads,L,L];
+    tokens: stage name -> hidden states [B,L,D].
+    Always there where a network has one: token: "logits" -> a distillation token's own logits [B,K].
+    """
 
     logits: Tensor
     features: dict[str, Tensor]
     embedding: Tensor
+    details: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({})
 
 
 class Classifier(nn.Module):
@@ -47,7 +60,7 @@ class Classifier(nn.Module):
         self.stages = tuple(stages)
         self.num_features = num_features
 
-    def outputs(self, images: Tensor) -> Outputs:
+    def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
@@ -78,7 +91,7 @@ class StagedClassifier(Classifier):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         self.classifier = nn.Linear(num_features, architecture.num_classes)
 
-    def outputs(self, images: Tensor) -> Outputs:
+    def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
         features = {}
         maps = self.stem(images)
         for name, module in self.body.items():

@@ -101,7 +101,7 @@ class TorchvisionClassifier(Classifier):
         logits: Tensor = self.model(images)
         return logits
 
-    def outputs(self, images: Tensor) -> Outputs:
+    def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
         features: dict[str, Tensor] = {}
         embeddings: list[Tensor] = []
 

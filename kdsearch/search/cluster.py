@@ -6,6 +6,7 @@ Goes in: an address or none. Comes out: a connected Ray with its number of slots
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import signal
@@ -17,6 +18,8 @@ from typing import Any
 
 from kdsearch.search.slots import slots_on
 from kdsearch.spec import ResourcesSpec
+
+logger = logging.getLogger(__name__)
 
 # Ray and Tune read these when they are imported or started, so they are set before either.
 _ENVIRONMENT = {
@@ -41,8 +44,8 @@ class ClusterError(Exception):
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[None]:
-    """A local Ray of this machine's resources, or the running cluster at `address`.
+def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
+    """A local Ray of this machine's cores (or `num_cpus` of them), or the running cluster at `address`.
 
     A cluster's nodes get this package shipped with the job, so that they need the dependencies only.
     """
@@ -54,7 +57,7 @@ def connected(address: str | None) -> Iterator[None]:
     where: dict[str, Any] = (
         {"address": address, "runtime_env": {"py_modules": [str(package)]}}
         if address
-        else {"address": "local", "include_dashboard": False}
+        else {"address": "local", "include_dashboard": False, "num_cpus": num_cpus}
     )
     try:
         if address:
@@ -67,7 +70,7 @@ def connected(address: str | None) -> Iterator[None]:
 
 
 def _start(where: Mapping[str, Any]) -> None:
-    """A local Ray; tried twice, because on a busy machine its processes sometimes miss their own deadlines."""
+    """A local Ray; tried twice, because on a busy machine its processes sometimes miss their deadlines."""
     try:
         _init(where, "Ray did not start")
     except ClusterError as error:
@@ -104,8 +107,19 @@ def cpus_per_trial(resources: ResourcesSpec) -> float:
     return resources.cpus_per_trial or (0.0 if gpus_per_trial(resources) else 1.0)
 
 
-def num_slots(resources: ResourcesSpec) -> int:
-    """How many trials run at once: what fits on each node, and at most `resources.max_concurrent`.
+def cores_to_use(resources: ResourcesSpec) -> int | None:
+    """The cores of a local Ray on which no more than `max_concurrent` trials fit; None: all there are.
+
+    A trial that waits for its turn (see `driver.lookahead`) must find no room before it.
+    """
+    if resources.max_concurrent is None:
+        return None
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(num_cores, math.ceil(resources.max_concurrent * (resources.cpus_per_trial or 1.0)))
+
+
+def num_fitting(resources: ResourcesSpec) -> int:
+    """How many trials fit on the nodes.
 
     Raises ClusterError when not even one trial fits on a node.
     """
@@ -117,7 +131,7 @@ def num_slots(resources: ResourcesSpec) -> int:
         raise ClusterError(
             f"resources: a trial asks for {cpus:g} CPU and {gpus:g} GPU on one node; nodes have up to {has}"
         )
-    return min(slots, resources.max_concurrent or slots)
+    return slots
 
 
 def check_nodes(output: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from kdsearch import space
 from kdsearch.journal import Journal
+from kdsearch.losses.deployed import deployed
 from kdsearch.records import Choice, Role, SweepRecord, TrialConfig, TrialRecord, replay, trial_id
 from kdsearch.search import asha
 from kdsearch.search.bands import CostOf, band_of, extreme_students
@@ -175,7 +176,9 @@ class Conductor:
         params: Mapping[str, Any],
         distributions: Mapping[str, str],
     ) -> Task:
-        cost = dict(self._cost_of(config.student))
+        event = self.sweep.teacher
+        teacher = None if event is None else Choice(event["family"], event["options"])
+        cost = dict(self._cost_of(deployed(config, teacher)))
         name = trial_id(role, number)
         self._write(
             "trial_started",

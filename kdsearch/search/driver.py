@@ -55,8 +55,9 @@ def run_search(
 
     Raises ClusterError when Ray gives up, OSError when the sweep's folder cannot be written.
     """
-    slots = cluster.num_slots(spec.resources)
-    max_live = slots + lookahead(slots)
+    fitting = cluster.num_fitting(spec.resources)
+    slots = min(fitting, spec.resources.max_concurrent or fitting)
+    max_live = slots + lookahead(slots) if slots == fitting else slots  # else the next trial would run, too
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max_live)  # else Tune starts one process after another
     if ray.cluster_resources().get("GPU", 0) and not spec.resources.gpus_per_trial:
         logger.warning("there are GPUs and the trials use none of them: set resources.gpus_per_trial")

@@ -1,0 +1,26 @@
+"""The student that a trial saves: mostly the one that the spec names, with some methods more than it.
+
+Goes in: a `TrialConfig` and the teacher's family and options. Comes out: a `Choice` to build, measure and
+save. Importable without torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from kdsearch.losses import METHODS
+from kdsearch.records import Choice, TrialConfig
+
+
+def deployed(config: TrialConfig, teacher: Choice | None) -> Choice:
+    """The trial's student with what its methods leave in it: SimKD's projector, DeiT's token.
+
+    `teacher` is None only where no method reads one.
+    """
+    student = config.student
+    for choice in config.distill.values():
+        name = METHODS[choice.name].deploys
+        if name:
+            module, function = name.split(":")
+            student = getattr(import_module(module), function)(student, choice, teacher)
+    return student

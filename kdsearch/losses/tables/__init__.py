@@ -1,0 +1,1 @@
+"""The entries of METHODS, a module for each slot."""

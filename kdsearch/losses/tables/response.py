@@ -1,0 +1,75 @@
+"""Response methods: what the networks answer.
+
+Goes in: nothing. Comes out: the entries of METHODS for the slot `response`, without torch.
+"""
+
+from __future__ import annotations
+
+from kdsearch.losses.method import Method, part_weight
+from kdsearch.options import Option
+
+# Sorted by key.
+RESPONSE: dict[str, Method] = {
+    "dist": Method(
+        build="kdsearch.losses.dist:build",
+        slot="response",
+        needs=frozenset({"logits"}),
+        options={
+            "inter_weight": part_weight(2.0, "correlation across classes (the paper's beta)"),
+            "intra_weight": part_weight(2.0, "correlation across samples (the paper's gamma)"),
+        },
+        label_weight=1.0,
+        doc="Correlation with the teacher's probabilities across classes and across samples; temperature 1 "
+        "on ImageNet, 4 on CIFAR-100. Huang et al., NeurIPS 2022, arXiv 2205.10536",
+    ),
+    "dkd": Method(
+        build="kdsearch.losses.dkd:build",
+        slot="response",
+        needs=frozenset({"logits", "labels"}),
+        options={
+            "tckd_weight": part_weight(1.0, "label's share of the probability (the paper's alpha)"),
+            "nckd_weight": part_weight(
+                8.0,
+                "spread over the other classes (the paper's beta)",
+                "in the source, 2 or 6 for some pairs",
+            ),
+            "warmup": Option(
+                "float",
+                20 / 240,
+                "share of the epochs in which the term grows linearly to its weight; 20 of 240 in the source",
+                low=0.0,
+                high=1.0,
+            ),
+        },
+        label_weight=1.0,
+        doc="kd with the label's probability and the spread over the other classes weighed apart; "
+        "temperature 4. Zhao et al., CVPR 2022, arXiv 2203.08679",
+    ),
+    "kd": Method(
+        build="kdsearch.losses.kd:build",
+        slot="response",
+        needs=frozenset({"logits"}),
+        doc="The teacher's softened class probabilities. Hinton, Vinyals and Dean, 2014, arXiv 1503.02531",
+    ),
+    "logit_std": Method(
+        build="kdsearch.losses.logit_std:build",
+        slot="response",
+        needs=frozenset({"logits"}),
+        options={"scale": part_weight(9.0, "term at alpha = 1")},
+        label_weight=0.1,
+        doc="kd on standardised logits: their shape counts, not their size; temperature 2. "
+        "Sun et al., CVPR 2024, arXiv 2403.01427",
+    ),
+    "wsl": Method(
+        build="kdsearch.losses.wsl:build",
+        slot="response",
+        needs=frozenset({"logits", "labels"}),
+        zero_when_equal=False,
+        options={
+            "scale": part_weight(2.25, "term at alpha = 1", "on CIFAR-100 and 2.5 on ImageNet in the paper")
+        },
+        label_weight=1.0,
+        doc="kd weighed by how much better than the student the teacher fits the label; "
+        "temperature 4 on CIFAR-100. Zhou et al., ICLR 2021, arXiv 2102.00650",
+    ),
+}
