@@ -27,7 +27,7 @@ TRIALS_HEADER = (
     "compression,time_s,on_front,mlflow_run_id,error,student.family,student.depth,student.width,"
     "distill.alpha,distill.temperature,distill.label_weight,distill.response,distill.feature,"
     "distill.feature.layer_map,distill.feature.weight,distill.relation,distill.relation.weight,"
-    "distill.contrastive,train.epochs,train.batch_size,train.optimizer,train.lr,train.momentum,"
+    "distill.contrastive,distill.self,train.epochs,train.batch_size,train.optimizer,train.lr,train.momentum,"
     "train.nesterov,train.weight_decay,train.schedule,train.warmup_epochs,train.milestones,train.gamma,"
     "train.label_smoothing"
 )
