@@ -54,9 +54,7 @@ def test_warmup_grows_alpha_and_weights_alone(epoch: int, share: float) -> None:
     assert now(trial("warmup", epochs=10, share=0.5), epoch) == Now(0.5 * share, 4.0, share)
 
 
-@pytest.mark.parametrize(
-    ("epoch", "alpha", "temperature"), [(1, 0.1, 10.0), (6, 0.3, 5.5), (11, 0.5, 1.0)]
-)
+@pytest.mark.parametrize(("epoch", "alpha", "temperature"), [(1, 0.1, 10.0), (6, 0.3, 5.5), (11, 0.5, 1.0)])
 def test_progressive_falls_from_10_to_1_and_raises_alpha(
     epoch: int, alpha: float, temperature: float
 ) -> None:
