@@ -159,6 +159,15 @@ def _check_families(values: Values, problems: Problems) -> None:
                     break  # the other values of a range are no news
 
 
+def _check_token(values: Values, problems: Problems) -> None:
+    """A distillation token that no loss trains would still be half of the answer."""
+    for role in ("student", "teacher"):
+        for name, options in _entries(values, role):
+            if options.get("token") is True and options.get("checkpoint") is None:
+                allowed = "leave it out: the response method deit adds the token to its students"
+                problems.add((role, name, "token"), allowed, value=True)
+
+
 def _check_train(values: Values, problems: Problems) -> None:
     _check_recipe(values["train"], ("train",), problems)
 
@@ -237,6 +246,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[Values, Problems], None]], ...] =
     (("teacher",), _check_teacher),
     (("train.epochs",), _check_teacher_recipe),
     ((), _check_families),
+    ((), _check_token),
     (("train.epochs",), _check_train),
     (("search.objectives",), _check_objectives),
     (("search.early_stopping", "train.epochs"), _check_early_stopping),

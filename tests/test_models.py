@@ -49,6 +49,8 @@ MODELS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("torchvision/squeezenet1_1", {}),
     ("vgg", {"width": 0.25}),
     ("vgg", {"depth": 19, "width": 0.1}),
+    ("vit", {"patch": 2, "dim": 24, "depth": 2}),
+    ("vit", {"patch": 2, "dim": 24, "depth": 3, "heads": 4, "mlp_ratio": 1.5, "width": 0.6, "token": True}),
     ("wrn", {"depth": 10}),
     ("wrn", {"depth": 16, "width": 0.4}),
 )
@@ -294,7 +296,7 @@ def test_the_torchvision_names_are_torchvisions() -> None:
     assert sorted(TORCHVISION) == torchvision.models.list_models(module=torchvision.models)
 
 
-@pytest.mark.parametrize("name", ["vit", "torchvision/resnet19", "torchvision", "resnet/"])
+@pytest.mark.parametrize("name", ["deit", "torchvision/resnet19", "torchvision", "resnet/"])
 def test_an_unknown_family_is_a_key_error(name: str) -> None:
     with pytest.raises(KeyError):
         family(name)

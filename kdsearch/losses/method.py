@@ -21,7 +21,8 @@ class Method:
 
     `build` names the function that makes the term ("module:function", imported by who trains).
     `needs` are the fields of the outputs or the batch that it reads: logits, features, embedding, labels,
-    indices, and the details that are computed only where they are needed: attention, before, stem, tokens.
+    indices, and the details that are computed only where they are needed: attention, before, qkv, stem,
+    tokens.
     `teacher`: it reads the teacher; a trial of methods that do not runs none. `spatial` methods need maps of
     more than one pixel, so a CNN on both sides. `zero_when_equal`: the loss is 0 where student and teacher
     agree; `learned`: it brings parameters, which are trained with the student and dropped after (their random

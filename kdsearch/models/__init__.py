@@ -17,6 +17,9 @@ from kdsearch.options import Option
 
 Options = Mapping[str, Any]
 
+CNN_DETAILS = frozenset({"before", "stem"})
+TRANSFORMER_DETAILS = frozenset({"attention", "qkv", "tokens"})
+
 
 @dataclass(frozen=True)
 class Family:
@@ -24,6 +27,7 @@ class Family:
 
     `stages` maps option values to stage names; `check` returns a sentence saying what is wrong with
     these option values and which are the nearest valid ones, or None. Both fill in missing defaults.
+    `details` are the kinds of `Outputs.details` that the family publishes.
     """
 
     build: str
@@ -32,6 +36,7 @@ class Family:
     spatial: bool
     doc: str
     check: Callable[[Options], str | None]
+    details: frozenset[str] = CNN_DETAILS
 
 
 def stage_names(count: int) -> tuple[str, ...]:
@@ -67,6 +72,14 @@ def _check_vgg(options: Options) -> str | None:
         return None
     nearest = min(VGG_DEPTHS, key=lambda valid: abs(valid - depth))
     return f"depth must be one of {', '.join(map(str, VGG_DEPTHS))}: {depth} is not; nearest: {nearest}"
+
+
+def _check_vit(options: Options) -> str | None:
+    dim, heads = options.get("dim", 192), options.get("heads", 3)
+    if dim % heads == 0:
+        return None
+    nearest = min((n for n in range(1, dim + 1) if dim % n == 0), key=lambda divisor: abs(divisor - heads))
+    return f"heads must divide dim: {heads} does not divide {dim}; nearest: {nearest}"
 
 
 def _always_valid(options: Options) -> str | None:
@@ -160,6 +173,34 @@ FAMILIES: dict[str, Family] = {
         ),
         check=_check_vgg,
     ),
+    "vit": Family(
+        build="kdsearch.models.vit:build",
+        options={
+            "depth": Option("int", 12, "number of blocks; each one is a stage", low=1, high=64),
+            "dim": Option("int", 192, "width of the tokens, a multiple of heads", low=1, high=4096),
+            "heads": Option("int", 3, "attention heads of every block; they divide dim", low=1, high=64),
+            "mlp_ratio": Option("float", 4.0, "hidden units of a block's MLP over dim", low=0.01, high=16.0),
+            "patch": Option(
+                "int", 4, "side of a patch in pixels; it divides the image's side", low=1, high=64
+            ),
+            "token": Option(
+                "bool",
+                False,
+                "DeiT's distillation token with a linear layer of its own; the method deit adds it by itself",
+                searchable=False,
+            ),
+            "width": _width("multiplier of dim, rounded to a multiple of heads"),
+        },
+        stages=lambda options: stage_names(options.get("depth", 12)),
+        spatial=True,
+        doc=(
+            "Dosovitskiy et al., ICLR 2021, arXiv 2010.11929; the defaults are DeiT-Tiny's (Touvron et al., "
+            "ICML 2021, arXiv 2012.12877) with smaller patches. DeiT's recipe: adamw, weight_decay 0.05, lr "
+            "5e-4 * batch_size / 512, cosine, warm-up in the first sixtieth."
+        ),
+        check=_check_vit,
+        details=TRANSFORMER_DETAILS,
+    ),
     "wrn": Family(
         build="kdsearch.models.wrn:build",
         options={
@@ -213,6 +254,7 @@ _TORCHVISION_FAMILY = Family(
     spatial=True,
     doc="Any torchvision classifier with a new head and, up to 64x64 images, a stem without strides.",
     check=_always_valid,
+    details=frozenset(),
 )
 
 

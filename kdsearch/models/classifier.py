@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 # What `Outputs.details` can hold, and which methods ask for (`Method.needs`).
-DETAILS = frozenset({"attention", "before", "stem", "tokens"})
+DETAILS = frozenset({"attention", "before", "qkv", "stem", "tokens"})
 
 
 class Architecture(NamedTuple):
@@ -41,8 +41,11 @@ class Outputs(NamedTuple):
     before: stage name -> the stage's map from before its last activation, of the same shape;
     stem: "stem" -> the map that enters the first stage [B,C,H,W];
     attention: stage name -> attention scores before the softmax [B,heads,L,L];
-    tokens: stage name -> hidden states [B,L,D].
-    Always there where a network has one: token: "logits" -> a distillation token's own logits [B,K].
+    qkv: stage name -> queries, keys and values, the heads side by side [3,B,L,D];
+    tokens: stage name, and "embedding" for what enters the first stage -> hidden states [B,L,D].
+    The class token comes first, the patches of the stage's map last, row by row.
+    Always there where a network has one: token: "logits" -> a distillation token's own logits [B,K]; then
+    `logits` are the class token's in training mode and the mean of both in evaluation mode.
     """
 
     logits: Tensor

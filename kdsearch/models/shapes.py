@@ -40,7 +40,16 @@ class Weightless(TorchFunctionMode):
 
 # Their outputs have the shape of their inputs and cost no products, but PyTorch needs up to milliseconds
 # for each on the meta device.
-KEEPING_SHAPE = (nn.BatchNorm2d, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.ReLU, nn.ReLU6, nn.SiLU)
+KEEPING_SHAPE = (
+    nn.BatchNorm2d,
+    nn.GELU,
+    nn.Hardsigmoid,
+    nn.Hardswish,
+    nn.LayerNorm,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.SiLU,
+)
 
 
 def shadow(model: nn.Module) -> nn.Module:
