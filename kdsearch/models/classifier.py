@@ -1,12 +1,15 @@
 """What every model is: a classifier that publishes its stages.
 
 Goes in: images [B,C,H,W]. Comes out: `Outputs`: logits, the map at the end of each stage, and the
-embedding that feeds the last linear layer. `StagedClassifier` is stem, stages, head, pooling, linear.
+embedding that feeds the last linear layer; asked for in detail, also the maps in front of the stages' last
+ReLU and the stem's. `StagedClassifier` is stem, stages, head, pooling, linear.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -38,7 +41,8 @@ class Outputs(NamedTuple):
     """logits [B,K]; features: stage name -> [B,C,H,W]; embedding [B,D], the last linear layer's input.
 
     `details` is filled where `outputs` is asked for it; a family that has no such thing leaves it out:
-    before: stage name -> the stage's map from before its last activation, of the same shape;
+    before: stage name -> the stage's map from before its last activation, of the same shape; the map
+    itself where the stage ends without one or the family does not publish it;
     stem: "stem" -> the map that enters the first stage [B,C,H,W];
     attention: stage name -> attention scores before the softmax [B,heads,L,L];
     qkv: stage name -> queries, keys and values, the heads side by side [3,B,L,D];
@@ -63,6 +67,17 @@ class Classifier(nn.Module):
         self.stages = tuple(stages)
         self.num_features = num_features
 
+    @property
+    def stem_channels(self) -> int:
+        """The channels of the stem's map: those of the first convolution, without one the images'."""
+        convolutions = (module for module in self.modules() if isinstance(module, nn.Conv2d))
+        first = next(convolutions, None)
+        return self.architecture.in_channels if first is None else first.out_channels
+
+    def norms(self) -> dict[str, nn.BatchNorm2d | None]:
+        """For each stage the batch norm whose output is its `before`; None where no single one is."""
+        return {stage.name: None for stage in self.stages}
+
     def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
         raise NotImplementedError
 
@@ -70,9 +85,17 @@ class Classifier(nn.Module):
         return self.outputs(images).logits
 
 
+class Ending(NamedTuple):
+    """How a stage ends: the ReLU that gets its `before`, and the batch norm in front of that ReLU."""
+
+    relu: nn.Module | None = None
+    norm: nn.BatchNorm2d | None = None
+
+
 class StagedClassifier(Classifier):
     """stem -> stages, each one tapped -> head -> average over the map -> linear.
 
+    `endings` are those of the stages, in their order: without a ReLU a stage's `before` is its map.
     Convolutions and hidden linear layers start with He's normal initialisation (fan out, ReLU), the last
     linear layer with PyTorch's default.
     """
@@ -82,6 +105,7 @@ class StagedClassifier(Classifier):
         architecture: Architecture,
         stem: nn.Module,
         stages: Sequence[tuple[Stage, nn.Module]],
+        endings: Sequence[Ending],
         head: nn.Module,
         num_features: int,
     ) -> None:
@@ -89,15 +113,39 @@ class StagedClassifier(Classifier):
         self.stem = stem
         self.body = nn.ModuleDict({stage.name: module for stage, module in stages})
         self.head = head
+        self.endings = {stage.name: ending for (stage, _), ending in zip(stages, endings, strict=True)}
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         self.classifier = nn.Linear(num_features, architecture.num_classes)
 
+    def norms(self) -> dict[str, nn.BatchNorm2d | None]:
+        return {name: ending.norm for name, ending in self.endings.items()}
+
     def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
+        if not detailed:
+            return self._outputs(images)[0]
+        before: dict[str, Tensor] = {}
+        with contextlib.ExitStack() as hooks:
+            for name, ending in self.endings.items():
+                if ending.relu is not None:
+                    hook = ending.relu.register_forward_pre_hook(partial(_keep_input, before, name))
+                    hooks.enter_context(hook)
+            outputs, stem = self._outputs(images)
+        maps = {name: before.get(name, feature) for name, feature in outputs.features.items()}
+        return outputs._replace(details={"before": maps, "stem": {"stem": stem}})
+
+    def _outputs(self, images: Tensor) -> tuple[Outputs, Tensor]:
+        """The outputs without details, and the stem's map."""
         features = {}
-        maps = self.stem(images)
+        maps = stem = self.stem(images)
         for name, module in self.body.items():
             maps = features[name] = module(maps)
         embedding = self.head(maps).mean((2, 3))
-        return Outputs(self.classifier(embedding), features, embedding)
+        return Outputs(self.classifier(embedding), features, embedding), stem
+
+
+def _keep_input(kept: dict[str, Tensor], name: str, module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+    """Keep what goes into a module, and hand it a copy: the ReLUs overwrite their input."""
+    kept[name] = args[0]
+    return (args[0].clone(),)

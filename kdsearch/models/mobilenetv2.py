@@ -1,16 +1,17 @@
 """MobileNetV2: Sandler, Howard, Zhu, Zhmoginov, Chen, CVPR 2018, arXiv 1801.04381, for small images.
 
 Goes in: width, head_ratio, stem_stride. Comes out: a classifier with four stages, tapped at the linear
-bottlenecks with 24, 32, 96 and 320 base channels. The paper's strides of 2 in the stem and before
-24 channels are dropped (stem_stride 2 brings the first back, as in RepDistiller). Widths are plain
-multiples, not rounded to multiples of 8, so that tiny students exist; the head shrinks with them.
+bottlenecks with 24, 32, 96 and 320 base channels; there is no activation, so `before` is the map itself.
+The paper's strides of 2 in the stem and before 24 channels are dropped (stem_stride 2 brings the first
+back, as in RepDistiller). Widths are plain multiples, not rounded to multiples of 8, so that tiny
+students exist; the head shrinks with them.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kdsearch.models.classifier import Architecture, Stage, StagedClassifier
+from kdsearch.models.classifier import Architecture, Ending, Stage, StagedClassifier
 from kdsearch.models.layers import BatchNorm, conv, scaled, strided
 
 # (expansion, base channels, blocks, stride of the first) by stage; the paper's table 2.
@@ -51,6 +52,7 @@ def build(architecture: Architecture) -> StagedClassifier:
     channels = scaled(32, width)
     stem = _conv_norm_relu6(architecture.in_channels, channels, 3, options["stem_stride"])
     size, stages = strided(architecture.image_size, options["stem_stride"]), []
+    endings = []
     for number, groups in enumerate(STAGES, start=1):
         blocks = []
         for expansion, base, num_blocks, first_stride in groups:
@@ -59,6 +61,9 @@ def build(architecture: Architecture) -> StagedClassifier:
                 size = strided(size, stride)
                 blocks.append(InvertedResidual(in_channels, channels, stride, expansion))
         stages.append((Stage(f"stage{number}", channels, size), nn.Sequential(*blocks)))
+        norm = blocks[-1].project[-1]
+        assert isinstance(norm, BatchNorm)
+        endings.append(Ending(norm=norm))
     num_features = scaled(1280, width * options["head_ratio"])
     head = _conv_norm_relu6(channels, num_features, 1)
-    return StagedClassifier(architecture, stem, stages, head, num_features)
+    return StagedClassifier(architecture, stem, stages, endings, head, num_features)

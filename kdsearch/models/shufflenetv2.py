@@ -1,6 +1,7 @@
 """ShuffleNetV2: Ma, Zhang, Zheng, Sun, ECCV 2018, arXiv 1807.11164, for small images.
 
-Goes in: width, head_ratio. Comes out: a classifier with three stages, tapped after their last shuffle.
+Goes in: width, head_ratio. Comes out: a classifier with three stages, tapped after their last shuffle;
+`before` is the shuffle of what passes and what the last ReLU gets.
 The stem is a 3x3 convolution of stride 1 without the paper's max-pool. Stage widths are multiples of the
 paper's 1x model (116, 232, 464), rounded to even numbers because every block splits its channels in two.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kdsearch.models.classifier import Architecture, Stage, StagedClassifier
+from kdsearch.models.classifier import Architecture, Ending, Stage, StagedClassifier
 from kdsearch.models.layers import BatchNorm, conv, conv_norm_relu, scaled, strided
 
 # (base channels, blocks) by stage; every stage begins with a stride of 2. The paper's table 5.
@@ -59,16 +60,31 @@ class Block(nn.Module):
         return _shuffled(left, self.right(right))
 
 
+class LastBlock(Block):
+    """The same numbers, the ReLU behind the shuffle: the half that passes is not negative anyway."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.set_submodule("right.3.2", nn.Identity())
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.relu(super().forward(x))
+        return out
+
+
 def build(architecture: Architecture) -> StagedClassifier:
     width = architecture.options["width"]
     channels = scaled(24, width)
     stem = conv_norm_relu(architecture.in_channels, channels, 3)
-    size, stages = architecture.image_size, []
+    size, stages, endings = architecture.image_size, [], []
     for number, (base, num_blocks) in enumerate(STAGES, start=1):
         in_channels, channels = channels, scaled(base, width, multiple=2)
         size = strided(size, 2)
-        blocks = [DownBlock(in_channels, channels), *(Block(channels) for _ in range(num_blocks - 1))]
+        last = LastBlock(channels)
+        blocks = [DownBlock(in_channels, channels), *(Block(channels) for _ in range(num_blocks - 2)), last]
         stages.append((Stage(f"stage{number}", channels, size), nn.Sequential(*blocks)))
+        endings.append(Ending(last.relu))  # two batch norms meet there
     num_features = scaled(1024, width * architecture.options["head_ratio"])
     head = conv_norm_relu(channels, num_features, 1)
-    return StagedClassifier(architecture, stem, stages, head, num_features)
+    return StagedClassifier(architecture, stem, stages, endings, head, num_features)

@@ -10,7 +10,8 @@ replicated and scaled so that a grey image answers as its colour copy would.
 
 Stages are the last outputs at each of the last four resolutions before the pooling; where there are
 fewer (alexnet, squeezenet*, vit_*), the outputs at the quarters of the depth. vit_*'s tokens are laid
-out as maps without the class token.
+out as maps without the class token. In detail, `before` is the stage's map itself (where a model applies its
+last activation is its own matter) and the stem is the first convolution's output.
 
 Every name in `kdsearch.models.TORCHVISION` works where the image allows: all need 8x8, vgg* 16x16,
 inception_v3 20x20 (75x75 with its published stem), vit_* a multiple of their patch (14, 16 or 32),
@@ -78,7 +79,9 @@ def _trunk(name: str) -> Trunk:
 
 
 class TorchvisionClassifier(Classifier):
-    """`taps` are the names of the modules whose outputs are the stages, `head` that of the last layer."""
+    """`taps` are the names of the modules whose outputs are the stages, `stem` and `head` those of the first
+    convolution and the last layer.
+    """
 
     def __init__(
         self,
@@ -86,6 +89,7 @@ class TorchvisionClassifier(Classifier):
         model: nn.Module,
         to_map: Callable[[Tensor], Tensor],
         taps: Sequence[tuple[str, Stage]],
+        stem: str,
         head: str,
     ) -> None:
         last = model.get_submodule(head)
@@ -95,6 +99,7 @@ class TorchvisionClassifier(Classifier):
         self.model = model
         self.to_map = to_map
         self.taps = {stage.name: module for module, stage in taps}
+        self.stem = stem
         self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
@@ -104,6 +109,7 @@ class TorchvisionClassifier(Classifier):
     def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
         features: dict[str, Tensor] = {}
         embeddings: list[Tensor] = []
+        stems: dict[str, Tensor] = {}
 
         def keep_features(stage: str, module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
             features[stage] = self.to_map(output)
@@ -111,14 +117,21 @@ class TorchvisionClassifier(Classifier):
         def keep_embedding(module: nn.Module, args: tuple[Tensor]) -> None:
             embeddings.append(args[0].mean((2, 3)) if args[0].ndim == 4 else args[0])
 
+        def keep_stem(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+            stems["stem"] = output
+            return output.clone()  # some models overwrite it with its ReLU
+
         with contextlib.ExitStack() as hooks:
+            if detailed:
+                hooks.enter_context(self.model.get_submodule(self.stem).register_forward_hook(keep_stem))
             for stage, module in self.taps.items():
                 hook = partial(keep_features, stage)
                 hooks.enter_context(self.model.get_submodule(module).register_forward_hook(hook))
             head = self.model.get_submodule(self.head)
             hooks.enter_context(head.register_forward_pre_hook(keep_embedding))
             logits = self.model(images)
-        return Outputs(logits, features, embeddings[0])
+        details = {"before": dict(features), "stem": stems} if detailed else {}
+        return Outputs(logits, features, embeddings[0], details)
 
 
 def build(architecture: Architecture) -> TorchvisionClassifier:
@@ -138,9 +151,8 @@ def build(architecture: Architecture) -> TorchvisionClassifier:
     if architecture.options["pretrained"]:
         _load_pretrained(model, name, stem, head, architecture)
     trunk = _trunk(name)
-    return TorchvisionClassifier(
-        architecture, model, trunk.to_map, _find_stages(model, trunk, head, architecture), head
-    )
+    taps = _find_stages(model, trunk, head, architecture)
+    return TorchvisionClassifier(architecture, model, trunk.to_map, taps, stem, head)
 
 
 def _size_options(name: str, size: int) -> dict[str, Any]:

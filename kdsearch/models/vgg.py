@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from kdsearch.models.classifier import Architecture, Stage, StagedClassifier
-from kdsearch.models.layers import conv_norm_relu, scaled
+from kdsearch.models.classifier import Architecture, Ending, Stage, StagedClassifier
+from kdsearch.models.layers import BatchNorm, conv_norm_relu, scaled
 
 CONVOLUTIONS = {
     8: (1, 1, 1, 1, 1),
@@ -22,7 +22,7 @@ CONVOLUTIONS = {
 }
 
 
-def _block(in_channels: int, channels: int, num_convolutions: int) -> list[nn.Module]:
+def _block(in_channels: int, channels: int, num_convolutions: int) -> list[nn.Sequential]:
     first = conv_norm_relu(in_channels, channels, 3)
     return [first, *(conv_norm_relu(channels, channels, 3) for _ in range(num_convolutions - 1))]
 
@@ -35,14 +35,16 @@ def build(architecture: Architecture) -> StagedClassifier:
     channels = scaled(64, options["width"])
     stem = nn.Sequential(*_block(architecture.in_channels, channels, counts[0]))
     pools = (2, 2, 2, 2 if size >= 64 else 1)
-    stages = []
+    stages, endings = [], []
     for number, (base, count, pool) in enumerate(
         zip((128, 256, 512, 512), counts[1:], pools, strict=True), start=1
     ):
         in_channels, channels = channels, scaled(base, options["width"])
         size //= pool
         block = _block(in_channels, channels, count)
-        if pool > 1:
-            block.insert(0, nn.MaxPool2d(pool))
-        stages.append((Stage(f"stage{number}", channels, size), nn.Sequential(*block)))
-    return StagedClassifier(architecture, stem, stages, head=nn.Identity(), num_features=channels)
+        pooled = [nn.MaxPool2d(pool)] if pool > 1 else []
+        stages.append((Stage(f"stage{number}", channels, size), nn.Sequential(*pooled, *block)))
+        _, norm, relu = block[-1]
+        assert isinstance(norm, BatchNorm)
+        endings.append(Ending(relu, norm))
+    return StagedClassifier(architecture, stem, stages, endings, head=nn.Identity(), num_features=channels)
