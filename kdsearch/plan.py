@@ -164,6 +164,8 @@ def searched(spec: SweepSpec) -> list[str]:
     names = [*slot("student", spec.student), *within("distill", vars(spec.distill))]
     for name, choices in spec.distill.slots.items():
         names += slot(f"distill.{name}", choices)
+    names += slot("distill.schedule", spec.distill.schedule)
+    names += slot("distill.curriculum", spec.distill.curriculum)
     return [*names, *within("train", spec.train)]
 
 

@@ -48,7 +48,7 @@ CONFIRM_COLUMNS = (
 )
 _CONFIG_ORDER: Mapping[str, tuple[str, ...]] = {
     "student": ("family",),
-    "distill": ("alpha", "temperature", "label_weight", *SLOTS),
+    "distill": ("alpha", "temperature", "label_weight", *SLOTS, "schedule", "curriculum"),
     "train": tuple(field.name for field in dataclasses.fields(TrainConfig)),
 }
 _CONFIG_COLUMNS = {f"{section}.{name}" for section, names in _CONFIG_ORDER.items() for name in names}

@@ -8,7 +8,7 @@ one its end, so a schedule of one epoch is at its end.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kdsearch.options import Option
@@ -74,6 +74,16 @@ SCHEDULES: dict[str, Schedule] = {
         },
     ),
 }
+
+
+def applies(option: str, slots: Iterable[str]) -> bool:
+    """Whether a schedule's option moves anything in a trial with these slots filled.
+
+    alpha and the temperature are the response term's, the weights those of all other terms.
+    """
+    if option.startswith(("alpha", "temperature")):
+        return "response" in slots
+    return bool(set(slots) - {"response"}) if option.startswith("weights") else bool(set(slots))
 
 
 def now(config: TrialConfig, epoch: int) -> Now:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from kdsearch import layer_map
+from kdsearch import layer_map, schedules
 from kdsearch.models import family
 from kdsearch.records import Choice, TrainConfig, TrialConfig
 from kdsearch.spec import (
@@ -27,6 +27,10 @@ from kdsearch.spec import (
     grid_value,
     num_teacher_stages,
 )
+
+# Slots of a trial without distillation.
+CONSTANT: Slot = {"constant": {}}
+NONE: Slot = {"none": {}}
 
 
 class Trial(Protocol):
@@ -51,16 +55,24 @@ def suggest(trial: Trial, spec: SweepSpec, num_teacher_stages: int, seed: int) -
         if choice.name != "none":
             distill[slot] = _with_pairs(trial, slot, choice, num_stages, num_teacher_stages)
 
+    schedule = _suggest_schedule(trial, spec, distill)
+    curriculum = _suggest_choice(trial, "distill.curriculum", spec.distill.curriculum if distill else NONE)
+
     def weight(name: str, applies: bool) -> Any:
         return _suggest(trial, f"distill.{name}", getattr(spec.distill, name)) if applies else None
 
+    # A schedule that brings its own start leaves the trial's temperature without a meaning.
+    own = schedule.options.get("temperature_from")
+    temperature = weight("temperature", "response" in distill) if own is None else own
     return TrialConfig(
         student=student,
         train=_train(spec, lambda name, dimension: _suggest(trial, f"train.{name}", dimension)),
         distill=distill,
         alpha=weight("alpha", "response" in distill),
-        temperature=weight("temperature", "response" in distill),
+        temperature=temperature,
         label_weight=weight("label_weight", bool(distill)),
+        schedule=schedule,
+        curriculum=curriculum,
         seed=seed,
     )
 
@@ -173,6 +185,16 @@ def _suggest_choice(trial: Trial, key: str, slot: Slot) -> Choice:
     names = list(slot)
     name = names[0] if len(names) == 1 else trial.suggest_categorical(key, names)
     return Choice(name, {n: _suggest(trial, f"{key}.{name}.{n}", d) for n, d in slot[name].items()})
+
+
+def _suggest_schedule(trial: Trial, spec: SweepSpec, distill: Mapping[str, Choice]) -> Choice:
+    """The course of temperature, alpha and weights; what this trial has not is not asked for."""
+    applying = {
+        name: {o: d for o, d in options.items() if d is not None and schedules.applies(o, distill)}
+        for name, options in spec.distill.schedule.items()
+    }
+    choice = _suggest_choice(trial, "distill.schedule", applying if distill else CONSTANT)
+    return choice if choice.options else Choice("constant")
 
 
 def _with_pairs(trial: Trial, slot: str, choice: Choice, num_student: int, num_teacher: int) -> Choice:

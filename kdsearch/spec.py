@@ -89,12 +89,17 @@ class TeacherSpec:
 
 @dataclass(frozen=True)
 class DistillSpec:
-    """`slots` has every one of SLOTS. `label_weight` None leaves it to the method."""
+    """`slots` has every one of SLOTS. `label_weight` None leaves it to the method.
+
+    `schedule` and `curriculum` are slots over SCHEDULES and CURRICULA.
+    """
 
     alpha: Dimension
     temperature: Dimension
     label_weight: Dimension
     slots: dict[str, Slot]
+    schedule: Slot
+    curriculum: Slot
 
 
 @dataclass(frozen=True)
@@ -175,7 +180,12 @@ def to_dict(spec: SweepSpec) -> dict[str, Any]:
             "data": data,
             "teacher": {**source, "min_accuracy": teacher.min_accuracy, "seed": teacher.seed},
             "student": spec.student,
-            "distill": {**weights, **distill.slots},
+            "distill": {
+                **weights,
+                **distill.slots,
+                "schedule": distill.schedule,
+                "curriculum": distill.curriculum,
+            },
             "train": spec.train,
             "search": dataclasses.asdict(spec.search),
             "confirm": dataclasses.asdict(spec.confirm),
@@ -229,6 +239,8 @@ def _spec(root: Node, found: list[Problem]) -> SweepSpec:
         distill=DistillSpec(
             **{name: values["distill"][name] for name in ("alpha", "temperature", "label_weight")},
             slots={slot: values["distill"][slot] for slot in SLOTS},
+            schedule=values["distill"]["schedule"],
+            curriculum=values["distill"]["curriculum"],
         ),
         train=values["train"],
         search=SearchSpec(**{**search, "early_stopping": EarlyStopping(**search["early_stopping"])}),

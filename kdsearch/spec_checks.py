@@ -15,6 +15,7 @@ from typing import Any
 from kdsearch import layer_map
 from kdsearch.losses import METHODS, SLOTS
 from kdsearch.models import family
+from kdsearch.schedules import applies
 from kdsearch.spec_read import INVALID, Categorical, Dimension, Distribution, Float, Int, grid_value
 from kdsearch.spec_schema import COSTS, TEACHER, TRAIN_OPTIONS
 from kdsearch.spec_yaml import Keys, Problems, nearest_name
@@ -207,13 +208,53 @@ def _check_early_stopping(values: Values, problems: Problems) -> None:
 
 def _check_label_weight(values: Values, problems: Problems) -> None:
     """`1 - alpha` is the labels' weight with most response methods, and a weight is not negative."""
-    distill = values["distill"]
-    subtracts = [
-        name for name in distill["response"] if name != "none" and METHODS[name].label_weight is None
-    ]
-    if subtracts and distill["label_weight"] is None and max(reachable(distill["alpha"])) > 1:
-        allowed = f"at most 1, or give label_weight: {subtracts[0]} weighs the labels by 1 - alpha"
+    allowed = _subtracting(values["distill"])
+    if allowed and max(reachable(values["distill"]["alpha"])) > 1:
         problems.add(("distill", "alpha"), allowed)
+
+
+def _check_schedule(values: Values, problems: Problems) -> None:
+    """What a schedule moves must be there in some trial, and a label weight of 1 - alpha stays above 0."""
+    distill = values["distill"]
+    filled = [slot for slot in SLOTS if set(distill[slot]) - {"none"}]
+    subtracting = _subtracting(distill)
+    for name, options in distill["schedule"].items():
+        path = ("distill", "schedule", name)
+        if name == "constant":
+            continue
+        given = {option: value for option, value in options.items() if value is not None}
+        misfits = [option for option in given if not applies(option, filled)]
+        if not given and problems.clean(".".join(path)):
+            problems.add(path, f"moves nothing: give one or more of {', '.join(options)}")
+        for option in misfits[:1] if misfits == list(given) else misfits:
+            where = path if misfits == list(given) else (*path, option)
+            problems.add(where, f"needs {_mover(option)} in distill, here there is none")
+        for option in {"alpha_from", "alpha_to"} & given.keys():
+            if subtracting and max(reachable(given[option])) > 1:
+                problems.add((*path, option), subtracting)
+
+
+def _mover(option: str) -> str:
+    """What a schedule's option moves, in the words of the spec."""
+    if option.startswith(("alpha", "temperature")):
+        return "a response"
+    return "a term beside the response" if option.startswith("weights") else "a method"
+
+
+def _check_curriculum(values: Values, problems: Problems) -> None:
+    distill = values["distill"]
+    names = {name for slot in SLOTS for name in distill[slot]} - {"none"}
+    if set(distill["curriculum"]) - {"none"} and not names:
+        allowed = "goes by the teacher's confidence and needs a method in distill, here there is none"
+        problems.add(("distill", "curriculum"), allowed, "none")
+
+
+def _subtracting(distill: Values) -> str:
+    """What is allowed for alpha where a response method weighs the labels by 1 - alpha, else ''."""
+    names = [n for n in distill["response"] if n != "none" and METHODS[n].label_weight is None]
+    if not names or distill["label_weight"] is not None:
+        return ""
+    return f"at most 1, or give label_weight: {names[0]} weighs the labels by 1 - alpha"
 
 
 def _check_spatial(values: Values, problems: Problems) -> None:
@@ -251,6 +292,8 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[Values, Problems], None]], ...] =
     (("search.objectives",), _check_objectives),
     (("search.early_stopping", "train.epochs"), _check_early_stopping),
     (("distill.alpha", "distill.label_weight", "distill.response"), _check_label_weight),
+    (("distill",), _check_schedule),
+    (("distill",), _check_curriculum),
     ((), _check_spatial),
     ((), _check_maps),
     (("resources",), _check_resources),

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kdsearch.curriculum import CURRICULA
 from kdsearch.data import AUGMENTATIONS, DATASETS
 from kdsearch.losses import METHODS, SLOTS
 from kdsearch.models import FAMILIES, TORCHVISION, family
 from kdsearch.options import REQUIRED, Option
+from kdsearch.schedules import SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,16 @@ DISTILL = Section(
             high=1000,
         ),
         **{slot: _methods(slot) for slot in SLOTS},
+        "schedule": Section(
+            "how temperature, alpha and weights move over the epochs",
+            entries={name: Section(s.doc, s.options) for name, s in SCHEDULES.items()},
+            absent="constant",
+        ),
+        "curriculum": Section(
+            "which samples an epoch trains on",
+            entries={name: Section(c.doc, c.options) for name, c in CURRICULA.items()},
+            absent="none",
+        ),
     },
 )
 

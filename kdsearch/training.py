@@ -27,6 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from kdsearch.checkpoint import CheckpointError, State, load_checkpoint, write_state
+from kdsearch.confidence import confidence, ranks
+from kdsearch.curriculum import share_in
 from kdsearch.data import ImageData
 from kdsearch.data.views import Batch, Views, order
 from kdsearch.device import DevicePolicy, device_policy, narrowest_layer
@@ -84,7 +86,7 @@ def seeded(device: torch.device, *parts: int | str) -> Iterator[None]:
         yield
 
 
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+def learning_rate(config: TrainConfig, step: float, steps_per_epoch: int) -> float:
     """The learning rate of a step (from 0): a linear warm-up to `lr`, then the schedule down to its end.
 
     cosine and linear run from `lr` after the warm-up to 0 after the last step; step multiplies by `gamma`
@@ -126,8 +128,9 @@ def build_optimizer(config: TrainConfig, parameters: Sequence[nn.Parameter]) -> 
 class Training:
     """One student's training. `epoch` counts finished epochs; `student` is what is saved in the end.
 
-    The teacher is touched only where the configuration has distillation terms. It is put into eval mode
-    and gets no gradient. Raises ValueError where a configuration cannot train on these data.
+    The teacher is touched only where the configuration has distillation terms or a curriculum. It is put
+    into eval mode and gets no gradient. A curriculum asks it once about every training image, in `__init__`.
+    Raises ValueError where a configuration cannot train on these data.
     """
 
     def __init__(
@@ -140,6 +143,9 @@ class Training:
     ) -> None:
         where = device_policy(device).device
         methods = [METHODS[choice.name] for choice in config.distill.values()]
+        judge = None if config.curriculum.name == "none" else teacher
+        if judge is None and config.curriculum.name != "none":
+            raise ValueError(f"curriculum {config.curriculum.name} needs a teacher, and none was given")
         if not any(method.teacher for method in methods):
             teacher = None
         elif teacher is None:
@@ -155,7 +161,8 @@ class Training:
         self.student = _placed(student, self.policy)
         self._views = Views(data.train, data.mean, data.std, augment, where)
         self._validation = Views(data.validation, data.mean, data.std, (), where)
-        self._num_batches = len(self._batches(1))
+        self._ranks = None if judge is None else self._ranked(judge)
+        self._num_batches = len(self._split(order(len(self._views), config.seed, 1)))
         if self._num_batches == 0:
             raise ValueError(
                 f"batch_size {config.train.batch_size} on {len(self._views)} training images leaves no batch "
@@ -187,8 +194,11 @@ class Training:
         with seeded(self.policy.device, self.config.seed, "epoch", epoch):
             if self.epoch == 0:
                 self._prepare()
-            for index, indices in enumerate(self._batches(epoch)):
-                lr = learning_rate(train, self.epoch * self._num_batches + index, self._num_batches)
+            batches = self._batches(epoch)
+            for index, indices in enumerate(batches):
+                # A curriculum's epoch has fewer steps, and the learning rate its course over all epochs.
+                step = self.epoch * self._num_batches + index * self._num_batches / len(batches)
+                lr = learning_rate(train, step, self._num_batches)
                 for group in self._optimizer.param_groups:
                     group["lr"] = lr
                 batch = self._views.batch(indices, epoch, self.config.stream)
@@ -233,8 +243,22 @@ class Training:
         self.epoch = state["epoch"]
 
     def _batches(self, epoch: int) -> list[Tensor]:
-        batches = torch.split(order(len(self._views), self.config.seed, epoch), self.config.train.batch_size)
+        """The epoch's samples in batches: all of them, or those that the curriculum has let in."""
+        indices = order(len(self._views), self.config.seed, epoch)
+        share = share_in(self.config, epoch)
+        if self._ranks is not None and share < 1:
+            indices = indices[self._ranks[indices] < share]
+        return self._split(indices)
+
+    def _split(self, indices: Tensor) -> list[Tensor]:
+        batches = torch.split(indices, self.config.train.batch_size)
         return [indices for indices in batches if len(indices) >= SMALLEST_BATCH]
+
+    def _ranked(self, judge: Classifier) -> Tensor:
+        """Where each training sample stands in its class by the teacher's confidence, [N] on the CPU."""
+        easy_first = self.config.curriculum.options.get("order", "easy_to_hard") == "easy_to_hard"
+        logits = predict(_placed(judge, self.policy), self._views, self.policy)
+        return ranks(confidence(logits), self._views.labels, easy_first).cpu()
 
     def _context(self, num_classes: int) -> TermContext:
         student, teacher = self.student, self._teacher or self.student

@@ -9,11 +9,13 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kdsearch.curriculum import CURRICULA
 from kdsearch.document import literal
 from kdsearch.losses import METHODS, SLOTS
 from kdsearch.models import family
 from kdsearch.options import Option
 from kdsearch.records import Choice, TrialConfig
+from kdsearch.schedules import SCHEDULES
 
 
 def student(choice: Choice) -> str:
@@ -37,6 +39,12 @@ def _terms(config: TrialConfig) -> Iterable[str]:
             said = {name: value for name, value in shared.items() if value is not None}
             said |= _unusual(choice.options, METHODS[choice.name].options)
             yield f"{choice.name} {_settings(said)}".strip().replace("stage", "")  # only layer maps say it
+    if config.schedule.name != "constant":
+        known = SCHEDULES[config.schedule.name].options
+        yield f"{config.schedule.name} schedule {_settings(_unusual(config.schedule.options, known))}".strip()
+    if config.curriculum.name != "none":
+        known = CURRICULA[config.curriculum.name].options
+        yield f"curriculum {_settings(_unusual(config.curriculum.options, known))}".strip()
 
 
 def _unusual(options: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:

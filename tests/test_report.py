@@ -27,9 +27,9 @@ TRIALS_HEADER = (
     "compression,time_s,on_front,mlflow_run_id,error,student.family,student.depth,student.width,"
     "distill.alpha,distill.temperature,distill.label_weight,distill.response,distill.feature,"
     "distill.feature.layer_map,distill.feature.weight,distill.relation,distill.relation.weight,"
-    "distill.contrastive,distill.self,train.epochs,train.batch_size,train.optimizer,train.lr,train.momentum,"
-    "train.nesterov,train.weight_decay,train.schedule,train.warmup_epochs,train.milestones,train.gamma,"
-    "train.label_smoothing"
+    "distill.contrastive,distill.self,distill.schedule,distill.curriculum,train.epochs,train.batch_size,"
+    "train.optimizer,train.lr,train.momentum,train.nesterov,train.weight_decay,train.schedule,"
+    "train.warmup_epochs,train.milestones,train.gamma,train.label_smoothing"
 )
 CONFIRM_HEADER = (
     "num_seeds,confirmed_val_accuracy_mean,confirmed_val_accuracy_std,test_accuracy_mean,"

@@ -113,6 +113,94 @@ def test_without_a_response_there_is_neither_alpha_nor_temperature():
     assert (config.alpha, config.temperature, config.label_weight) == (None, None, 0.5)
 
 
+SCHEDULES = {
+    "constant": {},
+    "linear": {
+        "alpha_to": 1.0,
+        "temperature_to": {"type": "float", "low": 1, "high": 4},
+        "weights_to": {"type": "float", "low": 0, "high": 2},
+    },
+    "progressive": {},
+}
+
+
+def test_a_schedule_is_a_choice_with_its_own_options():
+    loaded = small(distill={"response": "kd", "relation": "rkd", "schedule": SCHEDULES})
+    config = suggest(
+        loaded,
+        distill__schedule="linear",
+        distill__schedule__linear__temperature_to=2.0,
+        distill__schedule__linear__weights_to=0.5,
+    )
+    assert config.schedule == Choice("linear", {"alpha_to": 1.0, "temperature_to": 2.0, "weights_to": 0.5})
+    assert suggest(loaded, distill__schedule="constant").schedule == Choice("constant")
+
+
+def test_a_schedule_asks_only_for_what_the_trial_has():
+    loaded = small(
+        distill={
+            "response": {"none": {}, "kd": {}},
+            "relation": {"none": {}, "rkd": {}},
+            "schedule": SCHEDULES,
+        }
+    )
+    relation = suggest(
+        loaded,
+        distill__response="none",
+        distill__relation="rkd",
+        distill__schedule="linear",
+        distill__schedule__linear__weights_to=0.5,
+    )
+    response = suggest(
+        loaded,
+        distill__response="kd",
+        distill__relation="none",
+        distill__schedule="linear",
+        distill__schedule__linear__temperature_to=2.0,
+    )
+    assert relation.schedule == Choice("linear", {"weights_to": 0.5})
+    assert response.schedule == Choice("linear", {"alpha_to": 1.0, "temperature_to": 2.0})
+    assert suggest(loaded, distill__response="none", distill__relation="none").schedule == Choice("constant")
+
+
+def test_a_schedule_that_moves_nothing_of_the_trial_is_constant():
+    loaded = small(distill={"response": {"none": {}, "kd": {}}, "relation": "rkd", "schedule": "progressive"})
+    assert suggest(loaded, distill__response="none").schedule == Choice("constant")
+
+
+def test_a_progressive_temperature_takes_the_place_of_the_trials():
+    temperature = {"type": "float", "low": 1, "high": 4}
+    config = suggest(small(distill={"response": "kd", "temperature": temperature, "schedule": "progressive"}))
+    assert config.temperature == config.schedule.options["temperature_from"] == 10.0
+
+
+def test_a_curriculum_is_a_choice_of_trials_that_distil():
+    start = {"type": "float", "low": 0.2, "high": 0.8}
+    loaded = small(
+        distill={
+            "response": {"none": {}, "kd": {}},
+            "curriculum": {"none": {}, "confidence": {"start": start}},
+        }
+    )
+    config = suggest(
+        loaded,
+        distill__response="kd",
+        distill__curriculum="confidence",
+        distill__curriculum__confidence__start=0.3,
+    )
+    options = {"start": 0.3, "share": 0.5, "order": "easy_to_hard"}
+    assert config.curriculum == Choice("confidence", options)
+    assert config.flat()["distill.curriculum.start"] == 0.3
+    assert TrialConfig.from_json(config.to_json()) == config
+    assert suggest(loaded, distill__response="none").curriculum == Choice("none")
+
+
+def test_a_control_has_neither_schedule_nor_curriculum():
+    loaded = small(distill={"response": "kd", "schedule": "progressive", "curriculum": "confidence"})
+    config = space.control(loaded, Choice("resnet"), seed=0)
+    assert (config.schedule, config.curriculum) == (Choice("constant"), Choice("none"))
+
+
 def test_without_distillation_there_is_no_label_weight():
     assert suggest(small(distill={"label_weight": 0.5})).label_weight is None
 

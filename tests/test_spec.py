@@ -253,6 +253,22 @@ def test_torchvision_models_are_families(load):
 SPEC_TEXTS = [EXAMPLE, *(file.read_text() for file in sorted(SEARCH_SPACES.glob("*.yaml")))]
 
 
+MOVING = (
+    "{response: {none: , kd: }, relation: rkd, schedule: {constant: , "
+    "linear: {alpha_to: 1.0, temperature_to: {type: float, low: 1, high: 4}}, "
+    "progressive: {temperature_from: 8}, warmup: {share: {type: float, low: 0.1, high: 0.5}}}, "
+    "curriculum: {none: , confidence: {start: {type: float, low: 0.2, high: 0.8}}}}"
+)
+
+
+def test_schedules_and_curricula_read_back_equal(load):
+    loaded = load(distill=MOVING)
+    assert loaded.distill.schedule["linear"]["temperature_to"] == Float(1.0, 4.0)
+    assert loaded.distill.schedule["progressive"]["temperature_to"] == 1.0
+    assert loaded.distill.curriculum["confidence"]["order"] == "easy_to_hard"
+    assert spec.from_dict(json.loads(json.dumps(spec.to_dict(loaded)))) == loaded
+
+
 @pytest.mark.parametrize("text", SPEC_TEXTS, ids=lambda text: re.search("name: (\\S+)", text)[1])
 def test_a_resolved_spec_reads_back_equal(load, text):
     loaded = load(text)
@@ -389,6 +405,18 @@ BAD = [
     ("distill", "{temperature: {type: float, low: 0, high: 9, log: true}}", "5: distill.temperature.low: 0: a number from 0.01 to 1000 (nearest: 0.01)"),
     ("distill", "{alpha: {type: float, low: 0, high: 1, log: true}}", "5: distill.alpha.low: 0: must be above 0 where log is true"),
     ("distill", "{response: kd, alpha: 2}", "5: distill.alpha: 2: at most 1, or give label_weight: kd weighs the labels by 1 - alpha"),
+    ("distill", "{response: kd, schedule: linaer}", "5: distill.schedule: linaer: unknown; allowed: constant, cosine, linear, progressive, warmup (nearest: linear)"),
+    ("distill", "{response: kd, schedule: {linear: {temperature: 1}}}", "5: distill.schedule.linear.temperature: 1: unknown; allowed: alpha_to, temperature_to, weights_to (nearest: temperature_to)"),
+    ("distill", "{response: kd, schedule: cosine}", "5: distill.schedule.cosine: moves nothing: give one or more of alpha_to, temperature_to, weights_to"),
+    ("distill", "{response: kd, schedule: {linear: {alpha_to: 1.5}}}", "5: distill.schedule.linear.alpha_to: 1.5: at most 1, or give label_weight: kd weighs the labels by 1 - alpha"),
+    ("distill", "{response: kd, schedule: {progressive: {alpha_from: {type: float, low: 0.1, high: 2}}}}", "5: distill.schedule.progressive.alpha_from: {...}: at most 1, or give label_weight: kd weighs the labels by 1 - alpha"),
+    ("distill", "{response: kd, schedule: {linear: {weights_to: 0}}}", "5: distill.schedule.linear: {...}: needs a term beside the response in distill, here there is none"),
+    ("distill", "{relation: rkd, schedule: {linear: {temperature_to: 1, weights_to: 0}}}", "5: distill.schedule.linear.temperature_to: 1: needs a response in distill, here there is none"),
+    ("distill", "{relation: rkd, schedule: progressive}", "5: distill.schedule.progressive: needs a response in distill, here there is none"),
+    ("distill", "{schedule: warmup}", "5: distill.schedule.warmup: needs a method in distill, here there is none"),
+    ("distill", "{curriculum: confidence}", "5: distill.curriculum: confidence: goes by the teacher's confidence and needs a method in distill, here there is none (nearest: none)"),
+    ("distill", "{response: kd, curriculum: confident}", "5: distill.curriculum: confident: unknown; allowed: confidence, none (nearest: confidence)"),
+    ("distill", "{response: kd, curriculum: {confidence: {start: 0}}}", "5: distill.curriculum.confidence.start: 0: a number from 0.01 to 1 (nearest: 0.01)"),
     ("distill", "{feature: {fitnet: {layer_map: stage4>stage3}}}", "5: distill.feature.fitnet.layer_map: stage4>stage3: the student has no stage4, it has stage1 to stage3; nearest: stage3 (student resnet)"),
     ("distill", "{feature: {fitnet: {layer_map: 'stage1>stage3,stage2>stage1'}}}", "5: distill.feature.fitnet.layer_map: stage1>stage3,stage2>stage1: stage1>stage3 and stage2>stage1 cross: a later stage of the student cannot meet an earlier one of the teacher (student resnet)"),
     ("distill", "{feature: {fitnet: {layer_map: {type: categorical, choices: [last, lsat]}}}}", "5: distill.feature.fitnet.layer_map: lsat: 'lsat' is not a pair of stages: write student>teacher, as in stage1>stage2,stage3>stage3, or one of all, last, skip, uniform; nearest: last (student resnet)"),
