@@ -181,10 +181,14 @@ def _suggest(trial: Trial, name: str, dimension: Dimension) -> Any:
 
 
 def _suggest_choice(trial: Trial, key: str, slot: Slot) -> Choice:
-    """A name of the slot, asked for only where there are several, and then that name's own options."""
+    """A name of the slot, asked for only where there are several, and then that name's own options.
+
+    An option that is not set, None, is left out.
+    """
     names = list(slot)
     name = names[0] if len(names) == 1 else trial.suggest_categorical(key, names)
-    return Choice(name, {n: _suggest(trial, f"{key}.{name}.{n}", d) for n, d in slot[name].items()})
+    given = {option: dimension for option, dimension in slot[name].items() if dimension is not None}
+    return Choice(name, {n: _suggest(trial, f"{key}.{name}.{n}", d) for n, d in given.items()})
 
 
 def _suggest_schedule(trial: Trial, spec: SweepSpec, distill: Mapping[str, Choice]) -> Choice:

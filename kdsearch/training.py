@@ -272,6 +272,7 @@ class Training:
             num_samples=len(self._views),
             num_epochs=self.config.train.epochs,
             batch_size=min(self.config.train.batch_size, len(self._views)),
+            label_smoothing=self.config.train.label_smoothing,
             access=Access(
                 student=self._student_outputs,
                 teacher=self._teacher_outputs,

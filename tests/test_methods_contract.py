@@ -15,7 +15,7 @@ from kdsearch import layer_map
 from kdsearch.data.views import Batch
 from kdsearch.losses import METHODS, SLOTS
 from kdsearch.losses.kd import kd
-from kdsearch.losses.terms import TermContext, build_terms, total_loss
+from kdsearch.losses.terms import Access, TermContext, build_terms, total_loss
 from kdsearch.models.build import Outputs, Stage
 from kdsearch.options import Option
 from kdsearch.records import Choice, TrainConfig, TrialConfig
@@ -37,6 +37,10 @@ WIDE = Network(stages=((5, 8), (7, 4), (9, 2)), width=9)
 FINE = Network(stages=((5, 16), (7, 7), (9, 4)), width=9)
 DEEP = Network(stages=((5, 8), (7, 8), (9, 4), (9, 2)), width=12)
 FLAT, FLAT_WIDE = Network(stages=((8, 1), (8, 1)), width=8), Network(stages=((12, 1),) * 3, width=12)
+
+# What a method reads of the student without a gradient: there the student is its own teacher.
+DETACHED = {"byot": {"logits", "embedding"}}
+WITHOUT_TEMPERATURE = {"pseudo_label"}
 
 PAIRS = {
     "same shapes": (SMALL, SMALL),
@@ -105,6 +109,36 @@ def mixed_batch() -> Batch:
     return dataclasses.replace(plain, mixed_labels=plain.labels.flip(0), mix=shares)
 
 
+def labels_of_all() -> Tensor:
+    """The labels of the training images that `batch` takes its samples from."""
+    labels = torch.arange(NUM_SAMPLES) % NUM_CLASSES
+    labels[batch().indices] = batch().labels
+    return labels
+
+
+def access(student: Network, teacher: Network, dtype: torch.dtype) -> Access:
+    """Further views are images of their sample's number, and the answers to them depend on it."""
+
+    def view(indices: Tensor, epoch: int, number: int) -> Batch:
+        images = (indices + number).to(dtype).div(NUM_SAMPLES)[:, None, None, None].expand(-1, 1, 8, 8)
+        return Batch(images, labels_of_all()[indices], indices)
+
+    def answers(network: Network, images: Tensor, seed: int) -> Outputs:
+        out = outputs(network, len(images), dtype, seed)
+        return out._replace(logits=out.logits * (1 + images.mean((1, 2, 3))[:, None]))
+
+    models: Any = None  # no loss on these outputs looks at a model
+    return Access(
+        student=lambda images: answers(student, images, seed=3),
+        teacher=lambda images: answers(teacher, images, seed=4),
+        view=view,
+        strong=lambda indices, epoch: view(indices, epoch, 1000),
+        labels=labels_of_all(),
+        student_model=models,
+        teacher_model=models,
+    )
+
+
 def resolved(options: Mapping[str, Any], student: Network, teacher: Network) -> dict[str, Any]:
     """Options as a trial has them: the layer map as text."""
     counts = len(student.stages), len(teacher.stages)
@@ -124,7 +158,7 @@ class Case:
         student: Network = SMALL,
         teacher: Network = WIDE,
         dtype: torch.dtype = torch.float64,
-        temperature: float = 3.0,
+        trial_temperature: float = 3.0,
         **changed: Any,
     ) -> None:
         self.key, self.method = key, METHODS[key]
@@ -135,7 +169,7 @@ class Case:
             train=TrainConfig(epochs=NUM_EPOCHS),
             distill={self.method.slot: Choice(key, options)},
             alpha=0.5,
-            temperature=temperature,
+            temperature=trial_temperature,
         )
         context = TermContext(
             student_stages=stages(student),
@@ -143,14 +177,18 @@ class Case:
             student_features=student.width,
             teacher_features=teacher.width,
             num_classes=NUM_CLASSES,
-            scheduled_temperature=lambda epoch: temperature,
+            scheduled_temperature=lambda epoch: trial_temperature,
             num_samples=NUM_SAMPLES,
             num_epochs=NUM_EPOCHS,
+            access=access(student, teacher, dtype),
         )
         torch.manual_seed(5)
         self.terms = build_terms(self.config, context)
         _, self.term = self.terms[self.method.slot]
         self.learned = nn.ModuleList([self.term] if isinstance(self.term, nn.Module) else []).to(dtype)
+        if "indices" in self.method.needs:  # it may remember its samples: let it have something to remember
+            earlier = outputs(student, dtype=dtype, seed=8), outputs(teacher, dtype=dtype, seed=9)
+            self.value(*earlier, batch())
 
     def value(self, student: Outputs, teacher: Outputs, of_batch: Batch, epoch: int = LATE) -> Tensor:
         """The method's own loss: the sum of the parts it names."""
@@ -178,7 +216,7 @@ def test_entry_is_well_formed(key: str) -> None:
     assert method.needs
     assert method.needs <= TENSORS | {"labels", "indices"}
     assert ("weight" in method.options) == (method.slot != "response")
-    assert method.label_weight is None or method.slot == "response"
+    assert method.label_weight is None or method.slot in ("response", "self")
     assert ("layer_map" in method.options) <= ("features" in method.needs)
     assert "arXiv" in method.doc
 
@@ -199,7 +237,7 @@ def test_default_lies_within_the_bounds(key: str, name: str) -> None:
     option = METHODS[key].options[name]
     assert option.low is not None
     assert option.high is not None
-    assert option.low <= option.default <= option.high
+    assert option.default is None or option.low <= option.default <= option.high
     assert option.doc
 
 
@@ -222,7 +260,8 @@ def test_gradient_is_finite_and_reaches_what_the_method_needs(
     case.value(student, teacher, batch()).backward()
     grads = gradients(student)
     assert all(grad.isfinite().all() for grad in grads.values())
-    assert {name for name, grad in grads.items() if grad.any()} == METHODS[key].needs & TENSORS
+    expected = (METHODS[key].needs & TENSORS) - DETACHED.get(key, set())
+    assert {name for name, grad in grads.items() if grad.any()} == expected
 
 
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS.keys())
@@ -351,8 +390,9 @@ def changed(option: Option, name: str) -> Any:
         return next(choice for choice in option.choices if choice != option.default)
     assert option.low is not None
     assert option.high is not None
-    value = (option.default + min(option.high, max(2 * option.default, 1))) / 2
-    value = value if value != option.default else (option.default + option.low) / 2
+    default = 1.0 if option.default is None else option.default
+    value = (default + min(option.high, max(2 * default, 1))) / 2
+    value = value if value != default else (default + option.low) / 2
     return value if option.type == "float" else max(option.low, min(option.high, round(value + 0.5)))
 
 
@@ -366,10 +406,10 @@ def test_every_option_changes_the_loss(key: str, name: str) -> None:
     assert losses[0] != pytest.approx(losses[1], rel=1e-9)
 
 
-@pytest.mark.parametrize("key", of(slot="response"))
+@pytest.mark.parametrize("key", [key for key in of(slot="response") if key not in WITHOUT_TEMPERATURE])
 def test_temperature_changes_a_response(key: str) -> None:
     student, teacher = outputs(SMALL, seed=1), outputs(WIDE, seed=2)
-    values = [Case(key, temperature=t).value(student, teacher, batch()).item() for t in (2.0, 3.0)]
+    values = [Case(key, trial_temperature=t).value(student, teacher, batch()).item() for t in (2.0, 3.0)]
     assert values[0] != pytest.approx(values[1], rel=1e-3)
 
 

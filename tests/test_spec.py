@@ -141,7 +141,8 @@ def test_what_is_not_given_has_a_default(load):
         4, 0, ("val_accuracy", "params"), spec.EarlyStopping("none", 1, 3), None
     )
     assert small.confirm.seeds == 0
-    assert small.distill.slots == {slot: {"none": {}} for slot in SLOTS} | {"response": {"kd": {}}}
+    kd = {"kd": {"student_temperature": None}}
+    assert small.distill.slots == {slot: {"none": {}} for slot in SLOTS} | {"response": kd}
     assert small.distill.label_weight is None
     assert small.train == {
         "epochs": 10,

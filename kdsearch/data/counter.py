@@ -56,7 +56,7 @@ def fold_in(bits: Tensor, counter: Tensor | int) -> Tensor:
     return bits ^ _shift_right(bits, 31)
 
 
-def below(bits: Tensor, limit: int) -> Tensor:
+def below(bits: Tensor, limit: int | Tensor) -> Tensor:
     """Bits -> integers uniform in [0, limit), limit < 2^31; the bias is under limit / 2^32."""
     return (_shift_right(bits, 32) * limit) >> 32
 

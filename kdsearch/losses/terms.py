@@ -64,7 +64,8 @@ class TermContext:
     """What a method may know about the training it is built for.
 
     `*_features` are the widths of the embeddings, `temperature_at` an epoch's temperature (None without a
-    response term), `num_samples` counts the training images; `access` is None in tests of bare losses.
+    response term), `num_samples` counts the training images, `label_smoothing` is the label loss's; `access`
+    is None in tests of bare losses.
     """
 
     student_stages: tuple[Stage, ...]
@@ -76,6 +77,7 @@ class TermContext:
     num_samples: int
     num_epochs: int
     batch_size: int = 128
+    label_smoothing: float = 0.0
     access: Access | None = None
 
     def temperature_at(self, epoch: int) -> float:

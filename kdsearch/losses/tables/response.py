@@ -49,6 +49,16 @@ RESPONSE: dict[str, Method] = {
         build="kdsearch.losses.kd:build",
         slot="response",
         needs=frozenset({"logits"}),
+        options={
+            "student_temperature": Option(
+                "float",
+                None,
+                "softens the student alone, `temperature` then the teacher alone; it follows no schedule; "
+                "default: the same for both",
+                low=0.01,
+                high=1000.0,
+            )
+        },
         doc="The teacher's softened class probabilities. Hinton, Vinyals and Dean, 2014, arXiv 1503.02531",
     ),
     "logit_std": Method(
@@ -59,6 +69,14 @@ RESPONSE: dict[str, Method] = {
         label_weight=0.1,
         doc="kd on standardised logits: their shape counts, not their size; temperature 2. "
         "Sun et al., CVPR 2024, arXiv 2403.01427",
+    ),
+    "pseudo_label": Method(
+        build="kdsearch.losses.pseudo_label:build",
+        slot="response",
+        needs=frozenset({"logits"}),
+        zero_when_equal=False,
+        doc="The teacher's most likely class as a label; no temperature, alpha 0.5 in the paper. "
+        "Touvron et al., ICML 2021, arXiv 2012.12877",
     ),
     "wsl": Method(
         build="kdsearch.losses.wsl:build",
