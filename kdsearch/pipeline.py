@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from kdsearch import cli, data, report, session, tracking
+from kdsearch import cli, data, report, session, space, tracking
 from kdsearch import spec as specs
 from kdsearch import teacher as teachers
 from kdsearch.data import ImageData
@@ -43,6 +43,7 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
     with phases.of("data"):
         images = load_data(spec)
     loaded = load_teacher(spec, images)
+    check_num_trials(spec, loaded)
     if spec.confirm.seeds:
         progress.say("confirm.seeds is not used yet: the front is not retrained, and the report says so")
     cost_of = cost_function(images)
@@ -148,6 +149,16 @@ def load_teacher(spec: SweepSpec, images: ImageData) -> Teacher | None:
     return teacher
 
 
+def check_num_trials(spec: SweepSpec, loaded: Teacher | None) -> None:
+    """Raises UsageError where the sampler lists more configurations than anyone can have meant."""
+    stages = specs.num_teacher_stages(spec) if loaded is None else num_stages(loaded)
+    assert stages is not None  # the spec names a family or a checkpoint
+    try:
+        space.num_search_trials(spec, stages)
+    except ValueError as error:
+        raise cli.UsageError(f"search.sampler: {spec.search.sampler} lists {error}") from None
+
+
 def train_teacher(spec: SweepSpec, images: ImageData, progress: Progress) -> Teacher:
     """The stored teacher, or a new one, trained by Ray where the resources are."""
     return teachers.prepare(spec, images, progress=progress.teacher_epoch, trainer=driver.train_teacher)
@@ -186,7 +197,7 @@ def search(
 ) -> None:
     """Run every trial that the spec still wants. Raises NotFinishedError when all of them failed."""
     conductor = Conductor(spec, journal, num_stages(teacher), cost_of)
-    progress.start_search(conductor.sweep, spec.search.trials)
+    progress.start_search(conductor.sweep, conductor.num_trials)
     try:
         driver.run_search(spec, conductor, images, teacher, output, progress.tick)
     finally:

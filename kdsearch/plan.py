@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from kdsearch import cli, teacher
+from kdsearch import cli, space, teacher
 from kdsearch.data import ImageData
 from kdsearch.data.views import Views
 from kdsearch.device import device_policy, num_threads
+from kdsearch.models import family as network_family
 from kdsearch.models.build import build, measure
 from kdsearch.pipeline import cost_function, load_data
 from kdsearch.progress import count, duration
@@ -81,10 +82,12 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     trial_s = spec.epochs * steps * (statistics.mean(s.step_s for s in students) + built_teacher.forward_s)
     epochs = teacher.trial_config(spec).train.epochs if origin == "to be trained" else 0
     teacher_s = epochs * steps * built_teacher.step_s
-    num_trials, slots = spec.search.trials + len(students), local_slots(spec)
+    num_search, num_controls = count_trials(spec, len(network_family(family).stages(options)), len(students))
+    num_trials, slots = num_search + num_controls, local_slots(spec)
+    seeds = f", {spec.search.seeds} seeds of each configuration" if spec.search.seeds > 1 else ""
     yield (
-        f"  trials    {spec.search.trials} of up to {spec.epochs} epochs and {len(students)} controls "
-        f"without distillation; {slots} at once on this machine"
+        f"  trials    {num_search} of up to {spec.epochs} epochs and {num_controls} controls "
+        f"without distillation{seeds}; {slots} at once on this machine"
     )
     yield f"  stopping  {stopping(spec)}"
     yield (
@@ -95,6 +98,18 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     disk = num_trials * (largest_mb + spec.epochs * JOURNAL_BYTES_PER_EPOCH / 1e6)
     disk += slots * STATES_PER_CHECKPOINT * largest_mb + built_teacher.cost["size_mb"]
     yield f"  disk      at most {disk:,.0f} MB, most of it under {output}"
+
+
+def count_trials(spec: SweepSpec, num_teacher_stages: int, num_extremes: int) -> tuple[int, int]:
+    """Search trials and controls. Raises UsageError where the sampler lists too many."""
+    if not space.is_listed(spec):
+        return space.num_search_trials(spec, num_teacher_stages), num_extremes
+    try:
+        trials = space.listed(spec, num_teacher_stages)
+    except ValueError as error:
+        raise cli.UsageError(f"search.sampler: {spec.search.sampler} lists {error}") from None
+    num_search = sum(trial.role == "search" for trial in trials)
+    return num_search, len(trials) - num_search
 
 
 def find_teacher(spec: SweepSpec, images: ImageData) -> tuple[str, Mapping[str, Any], str]:
@@ -148,7 +163,7 @@ def largest_batch(spec: SweepSpec) -> int:
 
 
 def searched(spec: SweepSpec) -> list[str]:
-    """Dotted names of everything that the sampler chooses."""
+    """Dotted names of everything that the sampler varies."""
 
     def within(prefix: str, values: Mapping[str, Any]) -> Iterator[str]:
         for name, value in values.items():

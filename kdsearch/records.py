@@ -74,6 +74,16 @@ class TrialConfig:
     seed: int = 0
     stream: int = 0
 
+    @property
+    def is_distilled(self) -> bool:
+        """Whether it learns from anything but its labels."""
+        return bool(self.distill)
+
+    @property
+    def control(self) -> TrialConfig:
+        """The same training without distillation: equal student, recipe, seed and views."""
+        return TrialConfig(self.student, self.train, seed=self.seed, stream=self.stream)
+
     def flat(self) -> dict[str, Scalar]:
         """The configuration under its dotted names, as in `trials.csv` and MLflow; only what applies."""
         values: dict[str, Any] = {"student.family": self.student.name}

@@ -45,11 +45,11 @@ def check_same_spec(journal: Journal, spec: SweepSpec) -> None:
         return
     before = specs.from_dict(started[-1]["spec"])
     changed, _ = specs.diff(before, spec)
-    if spec.search.trials < before.search.trials:
-        changed = [
-            *changed,
-            f"search.trials: {before.search.trials} -> {spec.search.trials} (may grow, not shrink)",
-        ]
+    for name in ("trials", "seeds"):
+        was, now = getattr(before.search, name), getattr(spec.search, name)
+        if now is not None and (was is None or now < was):
+            shown = "all" if was is None else was
+            changed = [*changed, f"search.{name}: {shown} -> {now} (may grow, not shrink)"]
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
         raise cli.UsageError(

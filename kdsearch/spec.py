@@ -111,11 +111,15 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class SearchSpec:
-    trials: int
+    """`trials` None: as many as a listing sampler (grid, one_at_a_time) has; tpe always has a number."""
+
+    trials: int | None
     seed: int
     objectives: tuple[str, ...]
     early_stopping: EarlyStopping
     time_s: float | None
+    sampler: str = "tpe"
+    seeds: int = 1
 
 
 @dataclass(frozen=True)
@@ -195,7 +199,7 @@ def to_dict(spec: SweepSpec) -> dict[str, Any]:
     return resolved
 
 
-BUDGETS = ("search.trials", "search.time_s", "confirm.seeds", "resources.")
+BUDGETS = ("search.trials", "search.seeds", "search.time_s", "confirm.seeds", "resources.")
 
 
 def diff(old: SweepSpec, new: SweepSpec) -> tuple[list[str], list[str]]:

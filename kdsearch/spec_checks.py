@@ -206,6 +206,39 @@ def _check_early_stopping(values: Values, problems: Problems) -> None:
         problems.add(path, f"must be below train.epochs, {epochs}", epochs - 1 or "")
 
 
+def _check_sampler(values: Values, problems: Problems) -> None:
+    """tpe needs a number of trials; a sampler that lists needs values to list, and trials of equal budget."""
+    search = values["search"]
+    sampler = search["sampler"]
+    if sampler == "tpe":
+        if search["trials"] is None:
+            problems.add(("search", "trials"), "missing: how many trials tpe proposes, a whole number")
+        if search["seeds"] > 1:
+            allowed = "1 with sampler tpe, whose trials all differ: give sampler: grid or one_at_a_time"
+            problems.add(("search", "seeds"), allowed, 1)
+        return
+    if search["early_stopping"] is not INVALID and search["early_stopping"]["scheduler"] != "none":
+        allowed = f"none with sampler {sampler}: it compares trials of equal budget"
+        problems.add(("search", "early_stopping"), allowed, "none")
+    for section in ("student", "distill", "train"):
+        for path, dimension in _dimensions(values[section], (section,)):
+            if isinstance(dimension, Float) and dimension.step is None and dimension.low < dimension.high:
+                allowed = (
+                    f"continuous, and sampler {sampler} lists every value: give it a step, or "
+                    "{type: categorical, choices: [...]}"
+                )
+                problems.add(path, allowed)
+
+
+def _dimensions(values: Any, path: Keys) -> Iterator[tuple[Keys, Any]]:
+    """Every dimension below a section, with its path."""
+    if isinstance(values, Mapping):
+        for name, part in values.items():
+            yield from _dimensions(part, (*path, name))
+    elif isinstance(values, Distribution):
+        yield path, values
+
+
 def _check_label_weight(values: Values, problems: Problems) -> None:
     """`1 - alpha` is the labels' weight with most response methods, and a weight is not negative."""
     allowed = _subtracting(values["distill"])
@@ -291,6 +324,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[Values, Problems], None]], ...] =
     (("train.epochs",), _check_train),
     (("search.objectives",), _check_objectives),
     (("search.early_stopping", "train.epochs"), _check_early_stopping),
+    (("search.trials", "search.sampler", "search.seeds"), _check_sampler),
     (("distill.alpha", "distill.label_weight", "distill.response"), _check_label_weight),
     (("distill",), _check_schedule),
     (("distill",), _check_curriculum),

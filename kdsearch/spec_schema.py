@@ -91,6 +91,7 @@ TRAIN_NEEDS = {
 }
 
 COSTS = ("macs", "params", "size_mb")
+SAMPLERS = ("grid", "one_at_a_time", "tpe")
 
 _NONE = Section("nothing in this slot")
 
@@ -206,13 +207,29 @@ EARLY_STOPPING = Section(
 SEARCH = Section(
     "how long, and for what",
     {
-        "trials": _fixed("int", doc="search trials, failed ones included; other roles come on top", low=1),
+        "trials": _fixed(
+            "int",
+            None,
+            "search trials, failed ones included; other roles come on top; grid and one_at_a_time have as "
+            "many as there are where it is not given",
+            low=1,
+        ),
         "seed": _seed("of the whole search"),
         "objectives": _fixed(
             "list", ("val_accuracy", "params"), f"val_accuracy first, then one or more of {', '.join(COSTS)}"
         ),
         "early_stopping": EARLY_STOPPING,
         "time_s": _fixed("float", None, "seconds after which no further trial starts", low=1),
+        "sampler": _fixed(
+            "str",
+            "tpe",
+            "tpe proposes by what it has seen; grid lists every configuration; one_at_a_time lists the first "
+            "value of everything (of a slot none, else the first by name) and each further value alone",
+            choices=SAMPLERS,
+        ),
+        "seeds": _fixed(
+            "int", 1, "trainings of every listed configuration; the k-th seed is the same for all", low=1
+        ),
     },
     fixed=True,
 )

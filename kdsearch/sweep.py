@@ -69,7 +69,8 @@ def run(spec: SweepSpec, output: Path, address: str | None, progress: Progress) 
         raise cli.UsageError(str(error)) from None
     with journal:
         session.check_same_spec(journal, spec)
-        progress.say(f"{spec.name}: {spec.search.trials} trials on {spec.data.dataset}, into {output}")
+        trials = "every listed trial" if spec.search.trials is None else f"{spec.search.trials} trials"
+        progress.say(f"{spec.name}: {trials} on {spec.data.dataset}, into {output}")
         from kdsearch import pipeline  # torch and ray take seconds: only after everything cheap was checked
 
         pipeline.run(spec, output, journal, address, progress)

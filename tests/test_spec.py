@@ -434,6 +434,10 @@ BAD = [
     ("search", "{trials: 4, objectives: [val_accuracy]}", "7: search.objectives: [val_accuracy]: val_accuracy first, then one or more of macs, params, size_mb, each once (nearest: [val_accuracy, params])"),
     ("search", "{trials: 4, objectives: [parms, val_accuracy]}", "7: search.objectives: [parms, val_accuracy]: val_accuracy first, then one or more of macs, params, size_mb, each once"),
     ("search", "{trials: 4, early_stopping: {scheduler: pareto}}", "7: search.early_stopping.scheduler: pareto: one of asha, none"),
+    ("search", "{}", "7: search.trials: missing: how many trials tpe proposes, a whole number"),
+    ("search", "{trials: 4, seeds: 3}", "7: search.seeds: 3: 1 with sampler tpe, whose trials all differ: give sampler: grid or one_at_a_time (nearest: 1)"),
+    ("search", "{sampler: gird}", "7: search.sampler: gird: one of grid, one_at_a_time, tpe (nearest: grid)"),
+    ("search", "{sampler: grid, early_stopping: asha}", "7: search.early_stopping: asha: none with sampler grid: it compares trials of equal budget (nearest: none)"),
     ("search", "{trials: 4, early_stopping: {scheduler: asha, grace_epochs: 10}}", "7: search.early_stopping.grace_epochs: 10: must be below train.epochs, 10 (nearest: 9)"),
     ("search", "{trials: 4, early_stopping: {scheduler: asha, reduction_factor: 1}}", "7: search.early_stopping.reduction_factor: 1: a whole number of at least 2 (nearest: 2)"),
     ("resources", "{gpus_per_trial: 1.5}", "8: resources.gpus_per_trial: 1.5: a whole number, or a fraction below 1 (nearest: 2)"),
@@ -499,6 +503,31 @@ search: {trials: 0, objectives: [val_accuracy, parms]}
     ]
     pattern = "\\n".join(f"spec.yaml:{re.escape(start)}.*" for start in expected)
     assert re.fullmatch(pattern, refusal(text))
+
+
+def test_a_listing_sampler_refuses_every_continuous_dimension_where_it_stands(refusal):
+    text = """\
+name: demo
+data: digits
+teacher: resnet
+student: {resnet: {width: {type: float, low: 0.25, high: 1.0, step: 0.25}}}
+distill:
+  temperature: {type: float, low: 1, high: 16, log: true}
+  response: kd
+  feature: {none: , fitnet: {weight: {type: float, low: 1, high: 100}}}
+train: {epochs: 3, lr: {type: float, low: 0.1, high: 0.1}}
+search: {sampler: grid, seeds: 3}
+"""
+    allowed = "continuous, and sampler grid lists every value: give it a step, or {type: categorical, choices: [...]}"
+    assert refusal(text).splitlines() == [
+        f"spec.yaml:6: distill.temperature: {{...}}: {allowed}",
+        f"spec.yaml:8: distill.feature.fitnet.weight: {{...}}: {allowed}",
+    ]
+
+
+def test_a_listing_sampler_needs_no_number_of_trials(load):
+    search = load(search="{sampler: one_at_a_time, seeds: 3}").search
+    assert (search.sampler, search.seeds, search.trials) == ("one_at_a_time", 3, None)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing yet\n"])

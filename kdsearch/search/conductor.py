@@ -11,17 +11,16 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdsearch import space
 from kdsearch.journal import Journal
 from kdsearch.losses.deployed import deployed
 from kdsearch.records import Choice, Role, SweepRecord, TrialConfig, TrialRecord, replay, trial_id
 from kdsearch.search import asha
-from kdsearch.search.bands import CostOf, band_of, extreme_students
-from kdsearch.search.sampler import Sampler, trial_seed
+from kdsearch.search.bands import CostOf, band_of
+from kdsearch.search.queue import Wanted, queue
 from kdsearch.spec import SweepSpec
 
 logger = logging.getLogger(__name__)
@@ -105,15 +104,17 @@ class Conductor:
         )
         self._seen: dict[int, dict[str, float]] = {rung: {} for rung in self._rungs}
         self._lost: dict[str, int] = {}
-        self._sampler = Sampler(spec, num_teacher_stages)
-        self._sampler.restore(self.sweep.of_role("search"))
+        self._queue = queue(spec, num_teacher_stages, cost_of, self.sweep)
         for trial in self.sweep.of_role("search"):
             self._record_rungs(trial)
         self._requeued = [t.trial_id for t in self.sweep.trials.values() if t.status == "running"]
-        known = [trial.config.student for trial in self.sweep.of_role("control")]
-        self._controls = [choice for choice in extreme_students(spec, cost_of) if choice not in known]
         self.out_of_time = False
         self.mass_failure = False
+
+    @property
+    def num_trials(self) -> int:
+        """Search trials that the spec asks for."""
+        return self._queue.num_trials
 
     def running(self) -> list[TrialRecord]:
         return [trial for trial in self.sweep.trials.values() if trial.status == "running"]
@@ -127,10 +128,7 @@ class Conductor:
     def _can_start(self) -> bool:
         if self.mass_failure:
             return False
-        return bool(self._requeued or self._controls) or self._wants_search_trial()
-
-    def _wants_search_trial(self) -> bool:
-        return len(self.sweep.of_role("search")) < self._spec.search.trials and not self.out_of_time
+        return bool(self._requeued) or self._queue.has_next(self.out_of_time)
 
     def all_failed(self) -> bool:
         """Whether search trials ended and not one of them well."""
@@ -140,7 +138,7 @@ class Conductor:
     def next_task(self) -> Task | None:
         """The next attempt to run, journalled; None when nothing is left to start.
 
-        First what an interruption left unfinished, then the controls, then the search.
+        First what an interruption left unfinished, then what the queue wants.
         """
         if self.mass_failure:
             return None
@@ -152,46 +150,27 @@ class Conductor:
             task = self._restart(trial) if trial.status == "running" else None
             if task is not None:
                 return task
-        if self._controls:
-            return self._start_control(self._controls.pop(0))
-        if self._wants_search_trial():
-            return self._start_search()
-        return None
+        wanted = self._queue.next(self.out_of_time)
+        return None if wanted is None else self._start(wanted)
 
-    def _start_control(self, student: Choice) -> Task:
-        number = len(self.sweep.of_role("control"))
-        config = space.control(self._spec, student, trial_seed(self._spec, number))
-        return self._start("control", number, config, {}, {})
-
-    def _start_search(self) -> Task:
-        number = len(self.sweep.of_role("search"))
-        proposal = self._sampler.ask(number)
-        return self._start("search", number, proposal.config, proposal.params, proposal.distributions)
-
-    def _start(
-        self,
-        role: Role,
-        number: int,
-        config: TrialConfig,
-        params: Mapping[str, Any],
-        distributions: Mapping[str, str],
-    ) -> Task:
+    def _start(self, wanted: Wanted) -> Task:
+        role, config = wanted.role, wanted.config
         event = self.sweep.teacher
         teacher = None if event is None else Choice(event["family"], event["options"])
         cost = dict(self._cost_of(deployed(config, teacher)))
-        name = trial_id(role, number)
+        name = trial_id(role, wanted.number)
         self._write(
             "trial_started",
             name,
-            number=number,
+            number=wanted.number,
             role=role,
             seed=config.seed,
             attempt=1,
             config=config.to_json(),
             cost=cost,
             band=band_of(cost["params"], self._edges),
-            params=dict(params),
-            distributions=dict(distributions),
+            params=wanted.params,
+            distributions=wanted.distributions,
             max_epochs=config.train.epochs,
             from_epoch=0,
         )
@@ -269,7 +248,7 @@ class Conductor:
 
     def _after_end(self, trial: TrialRecord) -> None:
         if trial.role == "search":
-            self._sampler.tell(trial)
+            self._queue.tell(trial)
             num_ended = sum(other.status != "running" for other in self.sweep.of_role("search"))
             self.mass_failure = num_ended >= MASS_FAILURE and self.all_failed()
 

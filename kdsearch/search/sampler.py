@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
@@ -23,20 +23,19 @@ from kdsearch.spec import SweepSpec
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-# Seeds of different trials must differ in more than their last bits; a prime far above any trial count.
-_SEED_STRIDE = 1_000_003
-
-
-def trial_seed(spec: SweepSpec, number: int) -> int:
-    """The seed of initial weights and order of search trial `number`; also seeds its proposal."""
-    return (spec.search.seed * _SEED_STRIDE + number) % 2**31
-
 
 @dataclass(frozen=True)
 class Proposal:
     config: TrialConfig
     params: dict[str, Scalar]
-    distributions: dict[str, str]
+    distributions: dict[str, str]  # Optuna's JSON of each
+
+
+def proposal(spec: SweepSpec, num_teacher_stages: int, params: Mapping[str, Any], seed: int) -> Proposal:
+    """The configuration that these answers make, with the distributions that they are drawn from."""
+    trial = optuna.trial.FixedTrial(dict(params))
+    config = space.suggest(trial, spec, num_teacher_stages, seed)
+    return Proposal(config, dict(trial.params), _texts(trial.distributions))
 
 
 class Sampler:
@@ -68,15 +67,15 @@ class Sampler:
 
     def ask(self, number: int) -> Proposal:
         """The configuration of search trial `number`."""
-        self._study.sampler = _fresh_sampler(trial_seed(self._spec, number))
+        seed = space.trial_seed(self._spec, number)  # of initial weights and order; also of the proposal
+        self._study.sampler = _fresh_sampler(seed)
         trial = self._study.ask()
         assert trial.number == number
-        config = space.suggest(trial, self._spec, self._num_teacher_stages, trial_seed(self._spec, number))
+        config = space.suggest(trial, self._spec, self._num_teacher_stages, seed)
         # Optuna lets a running trial count with parameters that it drew and never used; a restored one has
         # only those it used. Blanking the drawn ones makes a resumed study equal an uninterrupted one.
         self._study._storage.set_trial_system_attr(trial._trial_id, "tpe:relative_params:0", "")
-        distributions = {name: distribution_to_json(d) for name, d in trial.distributions.items()}
-        return Proposal(config, dict(trial.params), distributions)
+        return Proposal(config, dict(trial.params), _texts(trial.distributions))
 
     def tell(self, record: TrialRecord) -> None:
         """Completed trials with their values, stopped ones as pruned, failed ones as failed."""
@@ -92,6 +91,10 @@ def objective_values(record: TrialRecord, objectives: Iterable[str]) -> list[flo
     """Validation accuracy and log10 of each cost, in the order of the spec's objectives."""
     measured: Mapping[str, Any] = {"val_accuracy": record.val_accuracy}
     return [measured[name] if name in measured else math.log10(record.cost[name]) for name in objectives]
+
+
+def _texts(distributions: Mapping[str, BaseDistribution]) -> dict[str, str]:
+    return {name: distribution_to_json(distribution) for name, distribution in distributions.items()}
 
 
 def _fresh_sampler(seed: int) -> optuna.samplers.TPESampler:

@@ -1,0 +1,105 @@
+"""Which trials a sweep still wants: controls and search trials in one queue.
+
+Goes in: the spec and the sweep's state so far. Comes out: one trial after another, and how many there are.
+A queue is a pure function of (spec, what is in the journal), so a resumed sweep goes on where it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from kdsearch import space
+from kdsearch.records import Choice, Role, Scalar, SweepRecord, TrialConfig, TrialRecord, trial_id
+from kdsearch.search.bands import CostOf, extreme_students
+from kdsearch.search.sampler import Sampler, proposal
+from kdsearch.spec import SweepSpec
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A trial to start. `params` and `distributions` are Optuna's; a control has none."""
+
+    role: Role
+    number: int
+    config: TrialConfig
+    params: dict[str, Scalar]
+    distributions: dict[str, str]
+
+
+class Queue(Protocol):
+    """`num_trials` counts search trials. Out of time, only what no report can do without is left."""
+
+    num_trials: int
+
+    def has_next(self, out_of_time: bool) -> bool: ...
+
+    def next(self, out_of_time: bool) -> Wanted | None: ...
+
+    def tell(self, record: TrialRecord) -> None: ...
+
+
+def queue(spec: SweepSpec, num_teacher_stages: int, cost_of: CostOf, sweep: SweepRecord) -> Queue:
+    """The queue of the spec's sampler, as far as `sweep` has come; `sweep` is watched from then on."""
+    if space.is_listed(spec):
+        return _ListedTrials(spec, num_teacher_stages, sweep)
+    return _ProposedTrials(spec, num_teacher_stages, cost_of, sweep)
+
+
+class _ProposedTrials:
+    """The smallest and the largest student without distillation, then what Optuna proposes."""
+
+    def __init__(self, spec: SweepSpec, num_teacher_stages: int, cost_of: CostOf, sweep: SweepRecord) -> None:
+        self._spec, self._sweep = spec, sweep
+        self.num_trials = space.num_search_trials(spec, num_teacher_stages)
+        self._sampler = Sampler(spec, num_teacher_stages)
+        self._sampler.restore(sweep.of_role("search"))
+        known = [trial.config.student for trial in sweep.of_role("control")]
+        self._controls: list[Choice] = [
+            choice for choice in extreme_students(spec, cost_of) if choice not in known
+        ]
+
+    def has_next(self, out_of_time: bool) -> bool:
+        return bool(self._controls) or (self._num_started() < self.num_trials and not out_of_time)
+
+    def next(self, out_of_time: bool) -> Wanted | None:
+        if self._controls:
+            number = len(self._sweep.of_role("control"))
+            student, seed = self._controls.pop(0), space.trial_seed(self._spec, number)
+            return Wanted("control", number, space.control(self._spec, student, seed), {}, {})
+        if not self.has_next(out_of_time):
+            return None
+        number = self._num_started()
+        asked = self._sampler.ask(number)
+        return Wanted("search", number, asked.config, asked.params, asked.distributions)
+
+    def tell(self, record: TrialRecord) -> None:
+        self._sampler.tell(record)
+
+    def _num_started(self) -> int:
+        return len(self._sweep.of_role("search"))
+
+
+class _ListedTrials:
+    """Configurations that are known from the start, each beside its control, seed by seed."""
+
+    def __init__(self, spec: SweepSpec, num_teacher_stages: int, sweep: SweepRecord) -> None:
+        self._spec, self._num_teacher_stages = spec, num_teacher_stages
+        trials = space.listed(spec, num_teacher_stages)
+        self.num_trials = sum(trial.role == "search" for trial in trials)
+        self._left = [trial for trial in trials if trial_id(trial.role, trial.number) not in sweep.trials]
+
+    def has_next(self, out_of_time: bool) -> bool:
+        return bool(self._left) and not out_of_time
+
+    def next(self, out_of_time: bool) -> Wanted | None:
+        if not self.has_next(out_of_time):
+            return None
+        trial = self._left.pop(0)
+        if trial.role == "control":
+            return Wanted(trial.role, trial.number, trial.config, {}, {})
+        made = proposal(self._spec, self._num_teacher_stages, trial.params, trial.config.seed)
+        return Wanted(trial.role, trial.number, made.config, made.params, made.distributions)
+
+    def tell(self, record: TrialRecord) -> None:
+        """Nothing: what is run does not depend on what was found."""
