@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from kdsearch.losses import METHODS
+from kdsearch.models import family
 from kdsearch.records import Choice, TrialConfig
 
 
@@ -24,3 +25,10 @@ def deployed(config: TrialConfig, teacher: Choice | None) -> Choice:
             module, function = name.split(":")
             student = getattr(import_module(module), function)(student, choice, teacher)
     return student
+
+
+def with_token(student: Choice, choice: Choice, teacher: Choice | None) -> Choice:
+    """DeiT's: a family that can have a distillation token gets it, any other stays as it is."""
+    if "token" not in family(student.name).options:
+        return student
+    return Choice(student.name, {**student.options, "token": True})

@@ -6,8 +6,9 @@ the class token, as a map [B,D,h,h] of the patches. With `token` it has DeiT's d
 al., ICML 2021, arXiv 2012.12877) and a second linear layer on it. Its parts are drawn last, so that a student
 with the token starts like the one without.
 
-Pre-norm blocks, GELU, learned positions, no dropout. Tokens, positions and linear layers start with DeiT's
-truncated normal (std 0.02, biases 0), the patches' convolution with PyTorch's default, as there.
+Pre-norm blocks, GELU, learned positions, no dropout. Tokens, positions and weights start with DeiT's
+truncated normal (std 0.02), biases with 0. So does the patches' convolution: DeiT leaves it PyTorch's
+default, which is the same size at 16x16x3 pixels, but 14 times that at 2x2x1 and then drowns the positions.
 """
 
 from __future__ import annotations
@@ -120,8 +121,9 @@ class TokenHead(nn.Module):
 
 def _initialise(model: nn.Module) -> None:
     for module in model.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.trunc_normal_(module.weight, std=INITIAL_STD)
+            assert module.bias is not None
             nn.init.zeros_(module.bias)
     for parameter in model.parameters(recurse=False):
         nn.init.trunc_normal_(parameter, std=INITIAL_STD)

@@ -10,6 +10,24 @@ from kdsearch.options import Option
 
 # Sorted by key.
 RESPONSE: dict[str, Method] = {
+    "deit": Method(
+        build="kdsearch.losses.deit:build",
+        slot="response",
+        needs=frozenset({"logits"}),
+        zero_when_equal=False,
+        options={
+            "hard": Option(
+                "bool",
+                True,
+                "the teacher's most likely class as a label (the paper's choice, alpha 0.5); false: its "
+                "softened probabilities (alpha 0.1, temperature 3)",
+            )
+        },
+        deploys="kdsearch.losses.deployed:with_token",
+        doc="A vit gets a distillation token that answers like the teacher, its class token learns from the "
+        "labels, and both are averaged at inference; any other student learns both with its logits. "
+        "Touvron et al., ICML 2021, arXiv 2012.12877",
+    ),
     "dist": Method(
         build="kdsearch.losses.dist:build",
         slot="response",
