@@ -144,6 +144,7 @@ def load_teacher(spec: SweepSpec, images: ImageData) -> Teacher | None:
     try:
         teacher = teachers.load_checkpoint_teacher(spec, images)
         specs.check_layer_maps(spec, num_stages(teacher))
+        specs.check_teacher_family(spec, teacher.family)
     except (teachers.TeacherError, specs.SpecError) as error:
         raise cli.UsageError(str(error)) from None
     return teacher

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from kdsearch import layer_map, schedules
+from kdsearch.losses import METHODS
 from kdsearch.models import family
 from kdsearch.records import Choice, Role, Scalar, TrainConfig, TrialConfig
 from kdsearch.spec import (
@@ -66,6 +67,7 @@ def suggest(trial: Trial, spec: SweepSpec, num_teacher_stages: int, seed: int) -
     def weight(name: str, applies: bool) -> Any:
         return _suggest(trial, f"distill.{name}", getattr(spec.distill, name)) if applies else None
 
+    taught = any(METHODS[choice.name].teacher for choice in distill.values())
     # A schedule that brings its own start leaves the trial's temperature without a meaning.
     own = schedule.options.get("temperature_from")
     temperature = weight("temperature", "response" in distill) if own is None else own
@@ -78,6 +80,7 @@ def suggest(trial: Trial, spec: SweepSpec, num_teacher_stages: int, seed: int) -
         label_weight=weight("label_weight", bool(distill)),
         schedule=schedule,
         curriculum=curriculum,
+        teacher_views=_suggest(trial, "distill.teacher_views", spec.distill.teacher_views) if taught else 1,
         seed=seed,
     )
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdsearch import spec_checks
+from kdsearch import spec_checks, spec_methods
 from kdsearch.losses import SLOTS
 from kdsearch.models import family
 from kdsearch.spec_read import INVALID, Categorical, Dimension, Float, Int, grid_value, read
@@ -45,6 +45,7 @@ __all__ = [
     "SweepSpec",
     "TeacherSpec",
     "check_layer_maps",
+    "check_teacher_family",
     "diff",
     "from_dict",
     "grid_value",
@@ -87,16 +88,21 @@ class TeacherSpec:
     seed: int = 0
 
 
+DISTILL_NUMBERS = ("alpha", "temperature", "label_weight", "teacher_views")
+
+
 @dataclass(frozen=True)
 class DistillSpec:
     """`slots` has every one of SLOTS. `label_weight` None leaves it to the method.
 
+    `teacher_views` is the number of views of an image over which the teacher's answer is averaged;
     `schedule` and `curriculum` are slots over SCHEDULES and CURRICULA.
     """
 
     alpha: Dimension
     temperature: Dimension
     label_weight: Dimension
+    teacher_views: Dimension
     slots: dict[str, Slot]
     schedule: Slot
     curriculum: Slot
@@ -177,7 +183,7 @@ def to_dict(spec: SweepSpec) -> dict[str, Any]:
         source = {teacher.family: {**teacher.options, "train": teacher.train}}
     else:
         source = {teacher.family: {**teacher.options, "checkpoint": teacher.checkpoint}}
-    weights = {name: getattr(distill, name) for name in ("alpha", "temperature", "label_weight")}
+    numbers = {name: getattr(distill, name) for name in DISTILL_NUMBERS}
     resolved: dict[str, Any] = _plain(
         {
             "name": spec.name,
@@ -185,7 +191,7 @@ def to_dict(spec: SweepSpec) -> dict[str, Any]:
             "teacher": {**source, "min_accuracy": teacher.min_accuracy, "seed": teacher.seed},
             "student": spec.student,
             "distill": {
-                **weights,
+                **numbers,
                 **distill.slots,
                 "schedule": distill.schedule,
                 "curriculum": distill.curriculum,
@@ -228,11 +234,20 @@ def check_layer_maps(spec: SweepSpec, num_teacher_stages: int) -> None:
     problems.raise_if_any()
 
 
+def check_teacher_family(spec: SweepSpec, name: str) -> None:
+    """Raises SpecError where a method reads what a teacher that came from a checkpoint does not publish."""
+    problems = Problems(from_plain(to_dict(spec), "spec"))
+    roles = [*(("student", student) for student in spec.student), ("teacher", name)]
+    spec_methods.check_networks({"distill": spec.distill.slots}, roles, problems)
+    problems.raise_if_any()
+
+
 def _spec(root: Node, found: list[Problem]) -> SweepSpec:
     problems = Problems(root, found)
     values = read(SPEC, root, (), problems)
     if values is not INVALID:
         spec_checks.check(values, problems)
+        spec_methods.check(values, spec_checks.roles(values), problems)
     problems.raise_if_any()
     search = values["search"]
     return SweepSpec(
@@ -241,7 +256,7 @@ def _spec(root: Node, found: list[Problem]) -> SweepSpec:
         teacher=_teacher(values["teacher"], values["train"]),
         student=values["student"],
         distill=DistillSpec(
-            **{name: values["distill"][name] for name in ("alpha", "temperature", "label_weight")},
+            **{name: values["distill"][name] for name in DISTILL_NUMBERS},
             slots={slot: values["distill"][slot] for slot in SLOTS},
             schedule=values["distill"]["schedule"],
             curriculum=values["distill"]["curriculum"],

@@ -290,14 +290,9 @@ def _subtracting(distill: Values) -> str:
     return f"at most 1, or give label_weight: {names[0]} weighs the labels by 1 - alpha"
 
 
-def _check_spatial(values: Values, problems: Problems) -> None:
-    roles = [(role, name) for role in ("student", "teacher") for name, _ in _entries(values, role)]
-    flat = " and ".join(f"{role} {name}" for role, name in roles if not family(name).spatial)
-    for slot in SLOTS:
-        for name, _ in _entries(values, f"distill.{slot}"):
-            if flat and name != "none" and METHODS[name].spatial:
-                allowed = f"{name} compares maps of more than one pixel: {flat} has none"
-                problems.add(("distill", slot, name), allowed)
+def roles(values: Values) -> list[tuple[str, str]]:
+    """Every family that a student or the teacher can be: ("student", "resnet")."""
+    return [(role, name) for role in ("student", "teacher") for name, _ in _entries(values, role)]
 
 
 def _check_maps(values: Values, problems: Problems) -> None:
@@ -328,7 +323,6 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[Values, Problems], None]], ...] =
     (("distill.alpha", "distill.label_weight", "distill.response"), _check_label_weight),
     (("distill",), _check_schedule),
     (("distill",), _check_curriculum),
-    ((), _check_spatial),
     ((), _check_maps),
     (("resources",), _check_resources),
 )

@@ -86,7 +86,7 @@ def _read_section(
         if name in section.elsewhere:
             problems.add(where, section.elsewhere[name])
         else:
-            problems.add(where, f"unknown; allowed: {_names(known)}", nearest_name(name, known))
+            problems.add(where, f"unknown; allowed: {_names(known) or 'nothing'}", nearest_name(name, known))
     entries = {name: entry for name, entry in section.entries.items() if name in given}
     if not fields and section.entries and not given:
         problems.add(path, f"missing; allowed: {_names(known)}")

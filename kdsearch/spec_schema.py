@@ -180,6 +180,14 @@ DISTILL = Section(
             low=0,
             high=1000,
         ),
+        "teacher_views": Option(
+            "int",
+            1,
+            "views of an image, augmented each in its own way, over which the teacher's probabilities are "
+            "averaged; a pass of the teacher for each",
+            low=1,
+            high=64,
+        ),
         **{slot: _methods(slot) for slot in SLOTS},
         "schedule": Section(
             "how temperature, alpha and weights move over the epochs",

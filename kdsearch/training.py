@@ -34,6 +34,7 @@ from kdsearch.data.views import Batch, Views, order
 from kdsearch.device import DevicePolicy, device_policy, narrowest_layer
 from kdsearch.losses import METHODS
 from kdsearch.losses.deployed import deployed
+from kdsearch.losses.tensors import mean_answer
 from kdsearch.losses.terms import Access, TermContext, build_terms, total_loss
 from kdsearch.models.build import Classifier, Outputs, build
 from kdsearch.models.classifier import DETAILS
@@ -298,8 +299,24 @@ class Training:
 
     def _loss(self, batch: Batch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
         student = self._student_outputs(batch.images)
-        teacher = None if self._teacher is None else self._teacher_outputs(batch.images)
+        teacher = None if self._teacher is None else self._taught(batch, epoch)
         return total_loss(self.config, self._terms, student, teacher, batch, epoch)
+
+    def _taught(self, batch: Batch, epoch: int) -> Outputs:
+        """The teacher on the student's view, its probabilities averaged over further views where asked.
+
+        As in data distillation (Radosavovic et al., CVPR 2018, arXiv 1712.04440) and in testing on several
+        crops (Krizhevsky et al., NIPS 2012): probabilities, not logits. Maps and embedding are those of the
+        student's view. Beyer et al., CVPR 2022, arXiv 2106.05237, find one shared view to be what matters.
+        """
+        outputs = self._teacher_outputs(batch.images)
+        if self.config.teacher_views == 1:
+            return outputs
+        logits = [outputs.logits]
+        for number in range(1, self.config.teacher_views):
+            view = self._views.batch(batch.indices, epoch, self.config.stream + FURTHER_STREAM * number)
+            logits.append(self._teacher_outputs(view.images).logits)
+        return outputs._replace(logits=mean_answer(torch.stack(logits)))
 
     def _student_outputs(self, images: Tensor) -> Outputs:
         return _outputs(self.student, images, self.policy, self._detailed)

@@ -19,6 +19,7 @@ from kdsearch.losses.cs_kd import Partners, cs_kd
 from kdsearch.losses.kd import kd
 from kdsearch.losses.ps_kd import PsKd, ps_kd
 from kdsearch.losses.pseudo_label import pseudo_label
+from kdsearch.losses.tensors import mean_answer
 from kdsearch.losses.terms import NO_OUTPUTS, Access, TermContext, build_terms, label_weight, total_loss
 from kdsearch.losses.tfkd import tfkd, virtual_teacher
 from kdsearch.models.build import Classifier, Outputs, Stage, build
@@ -378,3 +379,65 @@ def test_the_students_own_temperature_reaches_a_training(small: ImageData) -> No
     other = dataclasses.replace(same, distill={"response": Choice("kd", {"student_temperature": 1.0})})
     values = [Training(c, small, AUGMENT, teacher).run_epoch().terms["kd"] for c in (same, other)]
     assert values[0] != pytest.approx(values[1], rel=1e-3)
+
+
+# A teacher averaged over several views.
+
+
+def test_the_mean_answer_is_the_mean_of_the_probabilities() -> None:
+    torch.testing.assert_close(
+        mean_answer(torch.stack([Z_S, Z_T])).softmax(dim=1),
+        (Z_S.softmax(dim=1) + Z_T.softmax(dim=1)) / 2,
+    )
+
+
+def test_the_mean_of_equal_answers_is_the_answer() -> None:
+    assert kd(mean_answer(torch.stack([Z_T] * 3)), Z_T, 4.0).item() == pytest.approx(0, abs=1e-12)
+
+
+class Watched(torch.nn.Module):
+    """A teacher that notes the images it is shown."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model, self.seen = model, list[Tensor]()
+        self.architecture, self.stages = model.architecture, model.stages
+        self.num_features = model.num_features
+
+    def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
+        self.seen.append(images)
+        return self.model.outputs(images, detailed)
+
+
+def test_the_teacher_answers_several_views_of_the_students_images(small: ImageData) -> None:
+    torch.manual_seed(1)
+    teacher: Any = Watched(plain("resnet", small))
+    config = config_of("kd", slot="response", alpha=0.5, temperature=4.0, teacher_views=3)
+    one_step = dataclasses.replace(config, train=dataclasses.replace(RECIPE, batch_size=160))
+    Training(one_step, small, AUGMENT, teacher).run_epoch()
+    first, second, third = teacher.seen
+    assert first.shape == second.shape == third.shape
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
+
+
+def test_views_without_augmentation_are_the_plain_teacher(small: ImageData) -> None:
+    torch.manual_seed(1)
+    teacher = plain("resnet", small)
+    one = config_of("kd", slot="response", alpha=0.5, temperature=4.0)
+    values = [
+        Training(config, small, (), teacher).run_epoch().terms["kd"]
+        for config in (one, dataclasses.replace(one, teacher_views=3))
+    ]
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
+
+
+def test_several_views_resume_too(small: ImageData) -> None:
+    torch.manual_seed(1)
+    teacher = plain("resnet", small)
+    config = config_of("kd", slot="response", alpha=0.5, temperature=4.0, teacher_views=2)
+    whole, interrupted, resumed = (Training(config, small, AUGMENT, teacher) for _ in range(3))
+    expected = numbers(whole)
+    interrupted.run_epoch()
+    resumed.load_state_dict(interrupted.state_dict())
+    assert numbers(resumed) == expected[1:]

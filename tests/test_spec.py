@@ -461,7 +461,9 @@ def test_a_method_of_maps_is_refused_where_a_network_has_none(refusal):
         distill="{feature: {at: {layer_map: last}}, relation: rkd}",
     )
     at = "distill.feature.at: {...}: at compares maps of more than one pixel"
-    assert message == f"spec.yaml:5: {at}: student mlp and teacher mlp has none"
+    families = "mobilenetv2, resnet, shufflenetv2, vgg, vit, wrn, torchvision/<name>"
+    without = "not to be had from student mlp and teacher mlp"
+    assert message == f"spec.yaml:5: {at}, {without}; families with them: {families}"
 
 
 def test_every_problem_is_found_at_once_in_the_order_of_the_file(refusal):

@@ -5,6 +5,7 @@ Goes in: tensors. Comes out: tensors. Nothing here knows what a student or a tri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -34,6 +35,11 @@ def pool_smaller(student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Tens
     if student_map.shape[2] > teacher_map.shape[2]:
         return pool_to(student_map, teacher_map), teacher_map
     return student_map, pool_to(teacher_map, student_map)
+
+
+def mean_answer(logits: Tensor) -> Tensor:
+    """Logits [B,K] whose softmax is the mean of the softmax of logits [V,B,K]."""
+    return F.log_softmax(logits, dim=-1).logsumexp(dim=0) - math.log(len(logits))
 
 
 def total(values: Iterable[Tensor]) -> Tensor:

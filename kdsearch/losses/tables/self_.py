@@ -22,6 +22,7 @@ SELF: dict[str, Method] = {
         zero_when_equal=False,
         learned=True,
         teacher=False,
+        min_stages=2,
         options={
             "weight": weight(1.0, "the source has none"),
             "branch_label_weight": part_weight(0.7, "branches' label losses", "in the source"),

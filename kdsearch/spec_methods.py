@@ -1,0 +1,140 @@
+"""What the methods of a spec ask of the networks, of the data and of the labels' weight, without torch.
+
+Goes in: the values that `spec_read` read by `spec_schema.SPEC`, INVALID among them, and the families that
+student and teacher can be. Comes out: more `Problems`, with the valid choices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from kdsearch.losses import METHODS, SLOTS
+from kdsearch.models import FAMILIES, TRANSFORMER_DETAILS, Family, family
+from kdsearch.spec_checks import option_sets, reachable
+from kdsearch.spec_read import INVALID
+from kdsearch.spec_yaml import Problems
+
+Values = Mapping[str, Any]
+Roles = Sequence[tuple[str, str]]  # (student or teacher, family)
+
+# Methods that put their target in the place of a part of the label: the settings whose product is that part.
+LABEL_SHARES = {"ps_kd": ("weight", "alpha"), "tfkd": ("weight",)}
+
+
+def check(values: Values, roles: Roles, problems: Problems) -> None:
+    """Add every problem that a method makes with the rest of the spec."""
+    check_networks(values, roles, problems)
+    _check_stages(values, problems)
+    _check_mixup(values, problems)
+    _check_label_shares(values, problems)
+    _check_teacher_views(values, problems)
+
+
+def check_networks(values: Values, roles: Roles, problems: Problems) -> None:
+    """Every family must publish what every method reads of it."""
+    for slot, name, _ in _chosen(values):
+        wrong = unmet(name, roles)
+        if wrong:
+            problems.add(("distill", slot, name), wrong)
+
+
+def unmet(method: str, roles: Roles) -> str:
+    """What the method reads that a family lacks, and which have it; '' where nothing is lacking."""
+    entry = METHODS[method]
+    read = [(role, name) for role, name in roles if entry.teacher or role == "student"]
+    if entry.spatial:
+        wrong = _lacking("maps of more than one pixel", read, lambda kind: kind.spatial)
+        if wrong:
+            return f"{method} compares {wrong}"
+    details = entry.needs & TRANSFORMER_DETAILS
+    wrong = _lacking(" and ".join(sorted(details)), read, lambda kind: details <= kind.details)
+    return f"{method} reads {wrong}" if wrong else ""
+
+
+def _lacking(what: str, roles: Roles, has: Callable[[Family], bool]) -> str:
+    without = " and ".join(f"{role} {name}" for role, name in roles if not has(family(name)))
+    if not without:
+        return ""
+    having = [name for name, kind in FAMILIES.items() if has(kind)]
+    having += ["torchvision/<name>"] if has(family("torchvision/resnet18")) else []
+    return f"{what}, not to be had from {without}; families with them: {', '.join(having)}"
+
+
+def _check_stages(values: Values, problems: Problems) -> None:
+    """A method may need several stages of every student that can be reached."""
+    for slot, name, _ in _chosen(values):
+        least = METHODS[name].min_stages
+        for student, dimensions in _mappings(values, "student"):
+            if least > 1 and _is_sound(dimensions):
+                fewest = min(len(family(student).stages(options)) for options in option_sets(dimensions))
+                if fewest < least:
+                    allowed = f"{name} needs {least} stages or more, student {student} can have {fewest}"
+                    problems.add(("distill", slot, name), allowed)
+
+
+def _check_mixup(values: Values, problems: Problems) -> None:
+    for slot, name, _ in _chosen(values):
+        if name == "cs_kd" and "mixup" in _augmentations(values):
+            allowed = (
+                "cs_kd compares two images of one class, and mixup leaves none: take it out of data.augment"
+            )
+            problems.add(("distill", slot, name), allowed)
+
+
+def _check_label_shares(values: Values, problems: Problems) -> None:
+    """What takes a part of the label loss's place must not take more than there is."""
+    weight = _mapping(values, "distill").get("label_weight")
+    if not _is_sound(weight):
+        return
+    label = 1.0 if weight is None else min(reachable(weight))
+    for slot, name, options in _chosen(values):
+        settings = [options[setting] for setting in LABEL_SHARES.get(name, ())]
+        share = math.prod(max(reachable(value)) for value in settings) if _is_sound(settings) else 0.0
+        if settings and share > label:
+            product = " * ".join(LABEL_SHARES[name])
+            allowed = (
+                f"{name} puts {product} of its own in the label's place, up to {share:g}: at most {label:g}"
+            )
+            problems.add(("distill", slot, name), f"{allowed}, the weight of the labels")
+
+
+def _check_teacher_views(values: Values, problems: Problems) -> None:
+    views, path = _mapping(values, "distill").get("teacher_views"), ("distill", "teacher_views")
+    if not _is_sound(views) or max(reachable(views)) == 1:
+        return
+    if not any(METHODS[name].teacher for _, name, _ in _chosen(values)):
+        problems.add(path, "needs a method in distill that has a teacher, here there is none", 1)
+    if not _augmentations(values):
+        problems.add(path, "every view is the same without data.augment", 1)
+    if "mixup" in _augmentations(values):
+        problems.add(path, "mixup shows another image in every view: take it out of data.augment", 1)
+
+
+def _chosen(values: Values) -> Iterator[tuple[str, str, Values]]:
+    """Slot, method and settings of everything that a trial can be given."""
+    for slot in SLOTS:
+        for name, options in _mappings(_mapping(values, "distill"), slot):
+            if name != "none":
+                yield slot, name, options
+
+
+def _augmentations(values: Values) -> set[str]:
+    augment = _mapping(values, "data").get("augment")
+    return {name for name, _ in augment} if isinstance(augment, tuple) else set()
+
+
+def _mapping(values: Values, key: str) -> Values:
+    value = values.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(values: Values, key: str) -> Iterable[tuple[str, Values]]:
+    return [(name, entry) for name, entry in _mapping(values, key).items() if isinstance(entry, Mapping)]
+
+
+def _is_sound(value: Any) -> bool:
+    if isinstance(value, Mapping | list):
+        return all(map(_is_sound, value.values() if isinstance(value, Mapping) else value))
+    return value is not INVALID

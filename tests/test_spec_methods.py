@@ -1,0 +1,214 @@
+"""Methods that do not fit their networks, data or weights are refused in words, with the valid choices."""
+
+# ruff: noqa: E501, because a message is one line, and so is the test that shows it
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdsearch import space, spec
+from kdsearch.losses import METHODS
+from kdsearch.spec import SpecError, SweepSpec
+
+SECTIONS = {
+    "name": "demo",
+    "data": "{dataset: digits, augment: [crop]}",
+    "teacher": "resnet",
+    "student": "resnet",
+    "distill": "{response: kd}",
+    "train": "{epochs: 10}",
+    "search": "{trials: 4}",
+}
+CNNS = "mobilenetv2, resnet, shufflenetv2, vgg, vit, wrn, torchvision/<name>"
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., SweepSpec]:
+    """Loads the smallest spec with some sections replaced; `distill` is line 5."""
+    monkeypatch.chdir(tmp_path)
+
+    def load(**sections: str) -> SweepSpec:
+        lines = {**SECTIONS, **sections}
+        Path("spec.yaml").write_text("".join(f"{name}: {value}\n" for name, value in lines.items()))
+        return spec.load("spec.yaml")
+
+    return load
+
+
+REFUSALS = {
+    "a key that the method does not have": (
+        {"distill": "{feature: {fitnet: {wieght: 3}}}"},
+        "distill.feature.fitnet.wieght: 3: unknown; allowed: weight, layer_map (nearest: weight)",
+    ),
+    "a key of a method that has none": (
+        {"distill": "{response: {pseudo_label: {threshold: 0.9}}}"},
+        "distill.response.pseudo_label.threshold: 0.9: unknown; allowed: nothing",
+    ),
+    "a value beyond the method's bounds": (
+        {"distill": "{self: {tfkd: {weight: 2}}}"},
+        "distill.self.tfkd.weight: 2: a number from 0 to 1 (nearest: 1)",
+    ),
+    "a teacher's method in the slot without one": (
+        {"distill": "{self: fitnet}"},
+        "distill.self: fitnet: fitnet belongs in distill.feature",
+    ),
+    "a map of a stage that the student lacks": (
+        {"distill": "{feature: {fitnet: {layer_map: stage4>stage3}}}"},
+        "distill.feature.fitnet.layer_map: stage4>stage3: the student has no stage4, it has stage1 to stage3; nearest: stage3 (student resnet)",
+    ),
+    "a map of a stage that the teacher lacks": (
+        {"teacher": "vgg", "distill": "{feature: {fitnet: {layer_map: stage3>stage5}}}"},
+        "distill.feature.fitnet.layer_map: stage3>stage5: the teacher has no stage5, it has stage1 to stage4; nearest: stage4 (student resnet)",
+    ),
+    "maps where the teacher has none": (
+        {"teacher": "mlp", "distill": "{feature: at}"},
+        f"distill.feature.at: at compares maps of more than one pixel, not to be had from teacher mlp; families with them: {CNNS}",
+    ),
+    "maps where one of the students has none": (
+        {"student": "{mlp: , wrn: }", "distill": "{feature: {none: , nst: }}"},
+        f"distill.feature.nst: nst compares maps of more than one pixel, not to be had from student mlp; families with them: {CNNS}",
+    ),
+    "branches of a student with a single stage": (
+        {"student": "{mlp: {depth: {type: int, low: 1, high: 3}}}", "distill": "{self: byot}"},
+        "distill.self.byot: byot needs 2 stages or more, student mlp can have 1",
+    ),
+    "partners among mixed images": (
+        {"data": "{dataset: digits, augment: [mixup]}", "distill": "{self: cs_kd}"},
+        "distill.self.cs_kd: cs_kd compares two images of one class, and mixup leaves none: take it out of data.augment",
+    ),
+    "more of the label's place than there is": (
+        {"distill": "{self: {ps_kd: {weight: 2, alpha: 0.6}}}"},
+        "distill.self.ps_kd: {...}: ps_kd puts weight * alpha of its own in the label's place, up to 1.2: at most 1, the weight of the labels",
+    ),
+    "more of the label's place than its weight leaves": (
+        {"distill": "{label_weight: {type: float, low: 0.2, high: 1}, self: {tfkd: {weight: 0.5}}}"},
+        "distill.self.tfkd: {...}: tfkd puts weight of its own in the label's place, up to 0.5: at most 0.2, the weight of the labels",
+    ),
+    "views that are all the same": (
+        {"data": "digits", "distill": "{response: kd, teacher_views: 4}"},
+        "distill.teacher_views: 4: every view is the same without data.augment (nearest: 1)",
+    ),
+    "views of different mixtures": (
+        {"data": "{dataset: digits, augment: [crop, mixup]}", "distill": "{response: kd, teacher_views: 4}"},
+        "distill.teacher_views: 4: mixup shows another image in every view: take it out of data.augment (nearest: 1)",
+    ),
+    "views for a teacher that no method reads": (
+        {"distill": "{self: tfkd, response: none, teacher_views: {type: int, low: 1, high: 4}}"},
+        "distill.teacher_views: {...}: needs a method in distill that has a teacher, here there is none (nearest: 1)",
+    ),
+    "no view at all": (
+        {"distill": "{response: kd, teacher_views: 0}"},
+        "distill.teacher_views: 0: a whole number from 1 to 64 (nearest: 1)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refused_before_anything_starts(load: Callable[..., SweepSpec], case: str) -> None:
+    sections, message = REFUSALS[case]
+    with pytest.raises(SpecError) as caught:
+        load(**sections)
+    assert str(caught.value) == f"spec.yaml:5: {message}"
+
+
+@pytest.fixture
+def attention_transfer(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A method that reads what only transformers publish."""
+    reading = dataclasses.replace(METHODS["fitnet"], needs=METHODS["fitnet"].needs | {"attention", "tokens"})
+    monkeypatch.setitem(METHODS, "fitnet", reading)
+    return "{feature: {fitnet: {layer_map: last}}}"
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "without"),
+    [
+        ("resnet", "vit", "student resnet"),
+        ("vit", "wrn", "teacher wrn"),
+        ("{mlp: , vit: }", "torchvision/vit_b_16", "student mlp and teacher torchvision/vit_b_16"),
+    ],
+)
+def test_attention_is_refused_where_a_network_has_none(
+    load: Callable[..., SweepSpec], attention_transfer: str, student: str, teacher: str, without: str
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        load(student=student, teacher=teacher, distill=attention_transfer)
+    wrong = f"fitnet reads attention and tokens, not to be had from {without}; families with them: vit"
+    assert str(caught.value) == f"spec.yaml:5: distill.feature.fitnet: {{...}}: {wrong}"
+
+
+def test_attention_between_transformers_is_fine(
+    load: Callable[..., SweepSpec], attention_transfer: str
+) -> None:
+    assert "fitnet" in load(student="vit", teacher="vit", distill=attention_transfer).distill.slots["feature"]
+
+
+def test_what_a_checkpoints_family_lacks_is_found_once_it_is_known(load: Callable[..., SweepSpec]) -> None:
+    loaded = load(teacher="{checkpoint: runs/t}", distill="{feature: at}")
+    spec.check_teacher_family(loaded, "resnet")
+    with pytest.raises(SpecError) as caught:
+        spec.check_teacher_family(loaded, "mlp")
+    wrong = "at compares maps of more than one pixel, not to be had from teacher mlp"
+    assert str(caught.value) == f"spec: distill.feature.at: {{...}}: {wrong}; families with them: {CNNS}"
+
+
+def test_a_method_without_a_teacher_does_not_mind_the_teachers_family(
+    load: Callable[..., SweepSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, "byot", dataclasses.replace(METHODS["byot"], spatial=True))
+    assert load(teacher="mlp", distill="{self: byot}").distill.slots["self"].keys() == {"byot"}
+
+
+def test_a_spec_of_methods_without_a_teacher_still_names_one(load: Callable[..., SweepSpec]) -> None:
+    with pytest.raises(SpecError, match="teacher: give one family or one checkpoint, here: neither"):
+        load(teacher="", distill="{self: byot}")
+
+
+# Views of the teacher, as a dimension of the search.
+
+
+class Highest:
+    """A trial that takes the upper end of every range, the first choice, and notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def suggest_float(self, name: str, low: float, high: float, **_: object) -> float:
+        self.asked.append(name)
+        return high
+
+    def suggest_int(self, name: str, low: int, high: int, **_: object) -> int:
+        self.asked.append(name)
+        return high
+
+    def suggest_categorical(self, name: str, choices: list[object]) -> object:
+        self.asked.append(name)
+        return choices[0]
+
+
+VIEWS = "teacher_views: {type: int, low: 1, high: 4}"
+
+
+def test_the_number_of_views_can_be_searched(load: Callable[..., SweepSpec]) -> None:
+    trial = Highest()
+    config = space.suggest(trial, load(distill=f"{{response: kd, {VIEWS}}}"), 3, seed=0)
+    assert config.teacher_views == 4
+    assert trial.asked == ["distill.teacher_views"]
+    assert config.flat()["distill.teacher_views"] == 4
+
+
+def test_a_trial_without_a_teacher_has_no_views_of_it(load: Callable[..., SweepSpec]) -> None:
+    trial = Highest()
+    loaded = load(distill=f"{{response: {{kd: , none: }}, self: tfkd, {VIEWS}}}")
+    config = space.suggest(trial, loaded, 3, seed=0)
+    assert set(config.distill) == {"self"}
+    assert trial.asked == ["distill.response"]
+    assert "distill.teacher_views" not in config.flat()
+
+
+def test_the_number_of_views_reads_back(load: Callable[..., SweepSpec]) -> None:
+    loaded = load(distill=f"{{response: kd, {VIEWS}}}")
+    assert spec.from_dict(spec.to_dict(loaded)) == loaded
