@@ -16,13 +16,14 @@ from kdsearch.data.views import Batch
 from kdsearch.losses import METHODS, SLOTS
 from kdsearch.losses.kd import kd
 from kdsearch.losses.terms import Access, TermContext, build_terms, total_loss
-from kdsearch.models.build import Outputs, Stage
+from kdsearch.models.build import Architecture, Classifier, Outputs, Stage
 from kdsearch.options import Option
 from kdsearch.records import Choice, TrainConfig, TrialConfig
 
 NUM_CLASSES, NUM_SAMPLES, NUM_EPOCHS = 6, 40, 30
 LATE = NUM_EPOCHS  # an epoch behind every warm-up
-TENSORS = {"logits", "features", "embedding"}
+FIELDS, MAPS = {"logits", "features", "embedding"}, {"before", "stem"}
+TENSORS = FIELDS | MAPS
 
 
 class Network(NamedTuple):
@@ -38,8 +39,9 @@ FINE = Network(stages=((5, 16), (7, 7), (9, 4)), width=9)
 DEEP = Network(stages=((5, 8), (7, 8), (9, 4), (9, 2)), width=12)
 FLAT, FLAT_WIDE = Network(stages=((8, 1), (8, 1)), width=8), Network(stages=((12, 1),) * 3, width=12)
 
-# What a method reads of the student without a gradient: there the student is its own teacher.
-DETACHED = {"byot": {"logits", "embedding"}}
+# What a method needs, but not of the student with a gradient: the student is its own teacher there, or the
+# teacher's maps are met by other ones of the student.
+DETACHED = {"byot": {"logits", "embedding"}, "reviewkd": {"before"}}
 WITHOUT_TEMPERATURE = {"pseudo_label"}
 
 PAIRS = {
@@ -69,27 +71,43 @@ def stages(network: Network) -> tuple[Stage, ...]:
 def outputs(
     network: Network, batch_size: int = 8, dtype: torch.dtype = torch.float64, seed: int = 0
 ) -> Outputs:
-    """Random outputs in float64, then rounded, as leaves that want a gradient; maps behind a ReLU."""
+    """Random outputs in float64, then rounded, as leaves that want a gradient.
+
+    The features are the ReLU of `before`, but leaves of their own, so that it shows which of them is read.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(batch_size, *shape, generator=generator, dtype=torch.float64)
 
-    features = {
-        stage.name: normal(stage.channels, stage.size, stage.size).relu().to(dtype).requires_grad_()
-        for stage in stages(network)
+    def leaf(x: Tensor) -> Tensor:
+        return x.detach().to(dtype).requires_grad_()
+
+    maps = {stage.name: normal(stage.channels, stage.size, stage.size) for stage in stages(network)}
+    logits, embedding = 2 * normal(NUM_CLASSES), normal(network.width)
+    channels, size = network.stages[0]
+    details = {
+        "before": {name: leaf(map_) for name, map_ in maps.items()},
+        "stem": {"stem": leaf(normal(channels, size, size).relu())},
     }
-    logits = (2 * normal(NUM_CLASSES)).to(dtype).requires_grad_()
-    return Outputs(logits, features, normal(network.width).to(dtype).requires_grad_())
+    features = {name: leaf(map_.relu()) for name, map_ in maps.items()}
+    return Outputs(leaf(logits), features, leaf(embedding), details)
 
 
 def leaves(out: Outputs) -> Iterator[Tensor]:
     yield from (out.logits, *out.features.values(), out.embedding)
+    for maps in out.details.values():
+        yield from maps.values()
 
 
 def gradients(out: Outputs) -> dict[str, Tensor]:
-    """The gradient by field of the outputs, flat; zeros where none arrived."""
-    fields = {"logits": [out.logits], "features": list(out.features.values()), "embedding": [out.embedding]}
+    """The gradient by field of the outputs and kind of the details, flat; zeros where none arrived."""
+    fields = {
+        "logits": [out.logits],
+        "features": list(out.features.values()),
+        "embedding": [out.embedding],
+        **{kind: list(maps.values()) for kind, maps in out.details.items()},
+    }
     return {
         name: torch.cat([(torch.zeros_like(x) if x.grad is None else x.grad).flatten() for x in tensors])
         for name, tensors in fields.items()
@@ -116,6 +134,22 @@ def labels_of_all() -> Tensor:
     return labels
 
 
+class Stub(Classifier):
+    """A network without layers: what a term asks of a model rather than of its outputs."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(Architecture("stub", {}, NUM_CLASSES, 1, 16), stages(network), network.width)
+        self.network = network
+        self.batch_norms = {stage.name: nn.BatchNorm2d(stage.channels) for stage in self.stages}
+
+    @property
+    def stem_channels(self) -> int:
+        return self.network.stages[0][0]
+
+    def norms(self) -> dict[str, nn.BatchNorm2d | None]:
+        return dict(self.batch_norms)
+
+
 def access(student: Network, teacher: Network, dtype: torch.dtype) -> Access:
     """Further views are images of their sample's number, and the answers to them depend on it."""
 
@@ -127,15 +161,14 @@ def access(student: Network, teacher: Network, dtype: torch.dtype) -> Access:
         out = outputs(network, len(images), dtype, seed)
         return out._replace(logits=out.logits * (1 + images.mean((1, 2, 3))[:, None]))
 
-    models: Any = None  # no loss on these outputs looks at a model
     return Access(
         student=lambda images: answers(student, images, seed=3),
         teacher=lambda images: answers(teacher, images, seed=4),
         view=view,
         strong=lambda indices, epoch: view(indices, epoch, 1000),
         labels=labels_of_all(),
-        student_model=models,
-        teacher_model=models,
+        student_model=Stub(student),
+        teacher_model=Stub(teacher),
     )
 
 
@@ -186,6 +219,7 @@ class Case:
         self.terms = build_terms(self.config, context)
         _, self.term = self.terms[self.method.slot]
         self.learned = nn.ModuleList([self.term] if isinstance(self.term, nn.Module) else []).to(dtype)
+        getattr(self.term, "prepare", lambda batches: None)([batch()])
         if "indices" in self.method.needs:  # it may remember its samples: let it have something to remember
             earlier = outputs(student, dtype=dtype, seed=8), outputs(teacher, dtype=dtype, seed=9)
             self.value(*earlier, batch())
@@ -217,7 +251,7 @@ def test_entry_is_well_formed(key: str) -> None:
     assert method.needs <= TENSORS | {"labels", "indices"}
     assert ("weight" in method.options) == (method.slot != "response")
     assert method.label_weight is None or method.slot in ("response", "self")
-    assert ("layer_map" in method.options) <= ("features" in method.needs)
+    assert ("layer_map" in method.options) <= bool({"features", "before"} & method.needs)
     assert "arXiv" in method.doc
 
 
@@ -367,7 +401,10 @@ def test_inputs_are_left_as_they_were(key: str) -> None:
 def test_reads_nothing_of_the_teacher_that_it_does_not_declare(key: str) -> None:
     teacher = outputs(WIDE, seed=2)
     dropped = {"logits": None, "features": {}, "embedding": None}
-    declared = teacher._replace(**{name: dropped[name] for name in TENSORS - METHODS[key].needs})
+    declared = teacher._replace(
+        **{name: dropped[name] for name in FIELDS - METHODS[key].needs},
+        details={kind: maps for kind, maps in teacher.details.items() if kind in METHODS[key].needs},
+    )
     values = [Case(key).value(outputs(SMALL, seed=1), out, batch()) for out in (teacher, declared)]
     assert torch.equal(*values)
 
@@ -383,7 +420,7 @@ def test_depends_on_the_labels_only_where_declared(key: str) -> None:
 def changed(option: Option, name: str) -> Any:
     """Another value that the option allows."""
     if name == "layer_map":
-        return {"last": "all"}.get(option.default, "last")
+        return {"last": "all"}.get(option.default, "skip")
     if option.type == "bool":
         return not option.default
     if option.choices is not None:
@@ -402,8 +439,11 @@ def test_every_option_changes_the_loss(key: str, name: str) -> None:
     assert other != METHODS[key].options[name].default
     student, teacher = outputs(SMALL, seed=1), outputs(WIDE, seed=2)
     default, with_other = Case(key), Case(key, **{name: other})
-    losses = [case.total(student, teacher, batch(), epoch=1).item() for case in (default, with_other)]
-    assert losses[0] != pytest.approx(losses[1], rel=1e-9)
+    early_and_midway = [
+        [case.total(student, teacher, batch(), epoch).item() for epoch in (1, NUM_EPOCHS // 3)]
+        for case in (default, with_other)
+    ]
+    assert early_and_midway[0] != pytest.approx(early_and_midway[1], rel=1e-9)
 
 
 @pytest.mark.parametrize("key", [key for key in of(slot="response") if key not in WITHOUT_TEMPERATURE])
@@ -436,7 +476,9 @@ def test_learned_methods_and_only_they_bring_parameters(key: str) -> None:
 def test_every_learned_parameter_gets_a_gradient(key: str) -> None:
     case = Case(key)
     case.value(outputs(SMALL, seed=1), outputs(WIDE, seed=2), batch()).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in case.learned.parameters())
+    trained = [parameter for parameter in case.learned.parameters() if parameter.requires_grad]
+    assert trained
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
 
 
 @pytest.mark.parametrize("key", of(learned=True))

@@ -60,6 +60,11 @@ def layer_map(default: str, why: str) -> Option:
     return Option("str", default, doc)
 
 
+def alone(default: float, source: str) -> Option:
+    doc = f"share of the epochs in which only this term trains, before all else and then no more; {source}"
+    return Option("float", default, doc, low=0.0, high=1.0)
+
+
 def part_weight(default: float, part: str, source: str = "in the paper") -> Option:
     return Option("float", default, f"weight of the {part}; {default:g} {source}", low=0.0, high=1e4)
 

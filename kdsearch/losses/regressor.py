@@ -1,6 +1,7 @@
 """The convolutional regressor: a student's map in the teacher's channels and, where it can, resolution.
 
-Goes in: two stages. Comes out: a module from [B,C_s,H_s,W_s] to [B,C_t,H,W].
+Goes in: two stages. Comes out: a module from [B,C_s,H_s,W_s] to [B,C_t,H,W]. `projector` only changes the
+channels.
 """
 
 from __future__ import annotations
@@ -34,6 +35,13 @@ class Regressor(nn.Module):
         else:
             x = self.norm(x)
         return F.relu(x) if self.relu else x
+
+
+def projector(student_channels: int, teacher_channels: int) -> nn.Module:
+    """[B,C_s,H,W] -> [B,C_t,H,W]: a 1x1 convolution without bias, nothing where the channels agree."""
+    if student_channels == teacher_channels:
+        return nn.Identity()
+    return nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
 
 
 def _convolution(student: Stage, teacher: Stage) -> nn.Module:

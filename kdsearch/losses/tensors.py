@@ -6,7 +6,7 @@ Goes in: tensors. Comes out: tensors. Nothing here knows what a student or a tri
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -45,3 +45,8 @@ def mean_answer(logits: Tensor) -> Tensor:
 def total(values: Iterable[Tensor]) -> Tensor:
     """The sum of scalars, as a tensor."""
     return torch.stack(list(values)).sum()
+
+
+def halving_backwards(values: Sequence[Tensor]) -> Tensor:
+    """The sum of scalars, the last weighing 1 and each earlier one half of the next."""
+    return total(value / 2.0 ** (len(values) - number) for number, value in enumerate(values, start=1))

@@ -97,6 +97,9 @@ class VisionTransformer(Classifier):
                 details["tokens"][stage.name] = tokens
             for kind, value in seen.items():
                 details.setdefault(kind, {})[stage.name] = value
+        if detailed:  # a block ends without an activation
+            stem = patches.mT.unflatten(2, (self.stages[0].size, self.stages[0].size))
+            details |= {"before": dict(features), "stem": {"stem": stem}}
 
         last = self.norm(tokens[:, : first.shape[1]])
         embedding = last[:, 0]

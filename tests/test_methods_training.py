@@ -1,0 +1,100 @@
+"""Every method trains a student on digits, and goes on after an interruption as if there had been none."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from kdsearch import data as datasets
+from kdsearch.data import ImageData
+from kdsearch.losses import METHODS
+from kdsearch.models.build import Classifier, build
+from kdsearch.records import Choice, TrainConfig, TrialConfig
+from kdsearch.spec import DataSpec
+from kdsearch.training import Training
+
+TRANSFORMER_ONLY = {"attention", "tokens"}
+ON_CNNS = [key for key, method in METHODS.items() if not method.needs & TRANSFORMER_ONLY]
+LEARNED = [key for key in ON_CNNS if METHODS[key].learned]
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageData:
+    """Two batches of digits."""
+    digits = datasets.load(DataSpec(dataset="digits"))
+    train = dataclasses.replace(
+        digits.train, images=digits.train.images[:48], labels=digits.train.labels[:48]
+    )
+    validation = dataclasses.replace(
+        digits.validation, images=digits.validation.images[:16], labels=digits.validation.labels[:16]
+    )
+    return dataclasses.replace(digits, train=train, validation=validation)
+
+
+@pytest.fixture(scope="module")
+def teacher(data: ImageData) -> Classifier:
+    torch.manual_seed(1)
+    return build("resnet", {"depth": 8, "width": 0.5}, data.num_classes, data.in_channels, data.image_size)
+
+
+def config(key: str, epochs: int) -> TrialConfig:
+    return TrialConfig(
+        Choice("resnet", {"depth": 8, "width": 0.25}),
+        TrainConfig(epochs=epochs, batch_size=24, lr=0.01),
+        distill={METHODS[key].slot: Choice(key)},
+        alpha=0.5,
+        temperature=4.0,
+        seed=3,
+    )
+
+
+@pytest.mark.parametrize("key", ON_CNNS)
+def test_an_epoch_moves_the_student_and_leaves_the_teacher(
+    key: str, data: ImageData, teacher: Classifier
+) -> None:
+    training = Training(config(key, epochs=1), data, teacher=teacher)
+    student_before = [parameter.clone() for parameter in training.student.parameters()]
+    teacher_before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    result = training.run_epoch()
+    parts = {name: value for name, value in result.terms.items() if name != "label"}
+    assert parts
+    assert all(name == key or name.startswith(f"{key}_") for name in parts)
+    assert all(math.isfinite(value) for value in (*parts.values(), *result.metrics.values()))
+    assert not all(map(torch.equal, student_before, training.student.parameters()))
+    assert all(torch.equal(tensor, teacher_before[name]) for name, tensor in teacher.state_dict().items())
+
+
+@pytest.mark.parametrize("key", ON_CNNS)
+def test_a_resumed_training_ends_bit_for_bit_where_an_uninterrupted_one_does(
+    key: str, data: ImageData, teacher: Classifier
+) -> None:
+    uninterrupted = Training(config(key, epochs=2), data, teacher=teacher)
+    uninterrupted.run_epoch()
+    state = uninterrupted.state_dict()
+    last = uninterrupted.run_epoch()
+    resumed = Training(config(key, epochs=2), data, teacher=teacher)
+    resumed.load_state_dict(state)
+    again = resumed.run_epoch()
+    assert again.terms == last.terms
+    for one, other in (
+        (uninterrupted.student.state_dict(), resumed.student.state_dict()),
+        (uninterrupted.state_dict()["learned"], resumed.state_dict()["learned"]),
+    ):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("key", LEARNED)
+def test_what_a_method_learns_is_trained_but_not_part_of_the_student(
+    key: str, data: ImageData, teacher: Classifier
+) -> None:
+    training = Training(config(key, epochs=1), data, teacher=teacher)
+    start = {name: tensor.clone() for name, tensor in training.state_dict()["learned"].items()}
+    names = set(training.student.state_dict())
+    training.run_epoch()
+    learned = training.state_dict()["learned"]
+    assert any(not torch.equal(tensor, start[name]) for name, tensor in learned.items())
+    assert set(training.student.state_dict()) == names
