@@ -15,6 +15,7 @@ from collections.abc import Sequence
 Pairs = tuple[tuple[int, int], ...]
 
 NAMES = ("all", "last", "skip", "uniform")
+EMBEDDING = "embedding"  # for methods that offer it by default: what feeds the classifiers, no stage at all
 SEARCHED = "searched"  # a word of the spec only: the search picks every student stage's partner
 
 _PAIR = re.compile(r"\s*stage(\d+)\s*>\s*stage(\d+)\s*")

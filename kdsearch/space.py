@@ -306,7 +306,7 @@ def _suggest_schedule(trial: Trial, spec: SweepSpec, distill: Mapping[str, Choic
 def _with_pairs(trial: Trial, slot: str, choice: Choice, num_student: int, num_teacher: int) -> Choice:
     """The choice with its layer map as canonical text; a searched map asks for one target a student stage."""
     text = choice.options.get("layer_map")
-    if text is None:
+    if text in (None, layer_map.EMBEDDING):
         return choice
     if text == layer_map.SEARCHED:
         # The stage counts are part of the name: another student's stages are other dimensions.

@@ -93,10 +93,15 @@ def check_layer_maps(values: Values, num_teacher_stages: int, problems: Problems
     for slot in SLOTS:
         for method, options in _entries(values, f"distill.{slot}"):
             texts = reachable(options["layer_map"]) if "layer_map" in options else []
-            for text in texts:
+            for text in (text for text in texts if not _is_embedding(text, method)):
                 wrong = _first_misfit(text, sorted(stages), num_teacher_stages)
                 if wrong:
                     problems.add(("distill", slot, method, "layer_map"), wrong, value=text)
+
+
+def _is_embedding(text: Any, method: str) -> bool:
+    """Whether this says embedding, to a method that can compare those instead of stages."""
+    return bool(text == layer_map.EMBEDDING == METHODS[method].options["layer_map"].default)
 
 
 def _first_misfit(text: Any, stages: Iterable[tuple[str, int]], num_teacher_stages: int) -> str:

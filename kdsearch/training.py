@@ -56,6 +56,7 @@ __all__ = [
 
 # Part of a stored teacher's key: raise it when the same configuration trains differently than before.
 TRAINING_VERSION = 1
+STRONG_STREAM = 1 << 19  # strongly augmented views are cropped and flipped in their own way
 FURTHER_STREAM = 1 << 20  # further views of a sample come from streams this far apart
 SMALLEST_BATCH = 2  # batch norm cannot normalise one sample: a last batch of one is left out of its epoch
 
@@ -295,7 +296,7 @@ class Training:
                 prepare([self._views.batch(indices, 1, self.config.stream) for indices in self._batches(1)])
 
     def _strong_view(self, indices: Tensor, epoch: int) -> Batch:
-        raise NotImplementedError
+        return self._views.strong(indices, epoch, self.config.stream + STRONG_STREAM)
 
     def _loss(self, batch: Batch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
         student = self._student_outputs(batch.images)

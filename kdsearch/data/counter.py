@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     CUTOUT_COLUMN = 8
     MIXUP_PARTNER = 9
     MIXUP_WEIGHT = 10
+    STRONG = 11
 
 
 def _signed(value: int) -> int:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from kdsearch.data import AUGMENTATIONS, Split
 from kdsearch.data.counter import Purpose, below, counter_hash, fold_in
+from kdsearch.data.strong import rand_augment
 
 # Quantiles in mixup's table: a mixing weight is one of this many equally likely values.
 _NUM_WEIGHTS = 4096
@@ -133,15 +134,28 @@ class Views:
         images.add_(self._view(partners, partner_bits).mul_(1 - mix[:, None, None, None]))
         return Batch(images, self.labels[indices], indices, self.labels[partners], mix)
 
-    def _view(self, indices: Tensor, bits: Tensor) -> Tensor:
-        """One view per index, before mixup; `bits` [purposes, B]."""
-        images, size = self.images.index_select(0, indices), self.images.shape[-1]
+    def strong(self, indices: Tensor, epoch: int, stream: int) -> Batch:
+        """The samples' strongly augmented views: cropped and flipped where views are, then RandAugment.
+
+        Neither cut out nor mixed. Give another stream than the views' own for other crops.
+        """
+        indices = indices.to(self.device, non_blocking=True)
+        bits = fold_in(fold_in(counter_hash(stream, epoch), indices), self._purposes)
+        images = rand_augment(self._cropped_and_flipped(indices, bits), bits[Purpose.STRONG])
+        return Batch(self._normalise(images), self.labels[indices], indices)
+
+    def _cropped_and_flipped(self, indices: Tensor, bits: Tensor) -> Tensor:
+        images = self.images.index_select(0, indices)
         if self._padding is not None:
             rows, columns = below(bits[Purpose.CROP_ROW : Purpose.CROP_COLUMN + 1], 2 * self._padding + 1)
             images = crop(images, rows, columns, self._padding)
         if self._flips:
             images = flip(images, bits[Purpose.FLIP] < 0)
-        images = self._normalise(images)
+        return images
+
+    def _view(self, indices: Tensor, bits: Tensor) -> Tensor:
+        """One view per index, before mixup; `bits` [purposes, B]."""
+        images, size = self._normalise(self._cropped_and_flipped(indices, bits)), self.images.shape[-1]
         if self._cutout_size is not None:
             rows, columns = below(bits[Purpose.CUTOUT_ROW : Purpose.CUTOUT_COLUMN + 1], size)
             images = cutout_(images, rows, columns, self._cutout_size)

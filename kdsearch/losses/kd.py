@@ -19,14 +19,14 @@ from kdsearch.models.build import Outputs
 def kd(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    temperature: float,
+    temperature: float | Tensor,
     student_temperature: float | None = None,
 ) -> Tensor:
     """T^2 * mean over the batch of KL(softmax(teacher / T) || softmax(student / T)).
 
-    Logits are [B,K]. T^2 keeps the gradient's size independent of the temperature; with a temperature of
-    the student's own the factor is the product of both, which is T^2 where they are equal. 0 where the
-    logits, each over its temperature, agree up to a constant per sample.
+    Logits are [B,K], T is a number or a scalar tensor. T^2 keeps the gradient's size independent of the
+    temperature; with a temperature of the student's own the factor is the product of both, which is T^2
+    where they are equal. 0 where the logits, each over its temperature, agree up to a constant per sample.
     Hinton, Vinyals and Dean, NIPS 2014 workshop, arXiv 1503.02531.
     """
     softened_by = temperature if student_temperature is None else student_temperature

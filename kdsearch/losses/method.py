@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from kdsearch.layer_map import EMBEDDING
 from kdsearch.options import Option
 
 SlotName = Literal["response", "feature", "relation", "contrastive", "self"]
@@ -63,6 +64,14 @@ def layer_map(default: str, why: str) -> Option:
 def alone(default: float, source: str) -> Option:
     doc = f"share of the epochs in which only this term trains, before all else and then no more; {source}"
     return Option("float", default, doc, low=0.0, high=1.0)
+
+
+def embedding_map() -> Option:
+    doc = (
+        "embedding, which feeds the classifier, or a layer map (stage1>stage2,..., last, uniform, skip, all) "
+        "of the stages whose maps are averaged to embeddings; the source compares the last embeddings"
+    )
+    return Option("str", EMBEDDING, doc)
 
 
 def part_weight(default: float, part: str, source: str = "in the paper") -> Option:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdsearch.data.views import Batch
-from kdsearch.losses.tensors import unit
+from kdsearch.losses.tensors import total, unit
 from kdsearch.losses.terms import Term, TermContext
 from kdsearch.models.build import Outputs
 
@@ -104,12 +104,13 @@ def _cosines(embedding: Tensor, first: int, stop: int) -> Tensor:
 
 def build(options: Mapping[str, Any], context: TermContext) -> Term:
     distance_weight, angle_weight = options["distance_weight"], options["angle_weight"]
+    pairs_of = context.embedding_pairs(options["layer_map"])
 
     def term(student: Outputs, teacher: Outputs, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        embeddings = student.embedding, teacher.embedding
+        pairs = pairs_of(student, teacher)
         return {
-            "rkd_distance": distance_weight * rkd_distance(*embeddings),
-            "rkd_angle": angle_weight * rkd_angle(*embeddings),
+            "rkd_distance": distance_weight * total(rkd_distance(*pair) for pair in pairs),
+            "rkd_angle": angle_weight * total(rkd_angle(*pair) for pair in pairs),
         }
 
     return term

@@ -94,6 +94,19 @@ class TermContext:
         numbers = layer_map.parse(text, len(self.student_stages), len(self.teacher_stages))
         return tuple((self.student_stages[s - 1], self.teacher_stages[t - 1]) for s, t in numbers)
 
+    def embedding_pairs(self, text: str) -> Callable[[Outputs, Outputs], list[tuple[Tensor, Tensor]]]:
+        """What takes the pairs of embeddings [B,D] out of both outputs, student first.
+
+        For the text "embedding" the one pair that feeds the classifiers, else the paired stages' maps
+        averaged over their places.
+        """
+        if text == layer_map.EMBEDDING:
+            return lambda student, teacher: [(student.embedding, teacher.embedding)]
+        pairs = self.pairs(text)
+        return lambda student, teacher: [
+            (student.features[s.name].mean((2, 3)), teacher.features[t.name].mean((2, 3))) for s, t in pairs
+        ]
+
     def spatial_pairs(self, text: str, method: str) -> tuple[tuple[Stage, Stage], ...]:
         """The pairs for a method that compares places. ValueError where it would be 0 throughout."""
         pairs = self.pairs(text)

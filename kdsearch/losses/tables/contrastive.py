@@ -10,6 +10,36 @@ from kdsearch.options import Option
 
 # Sorted by key.
 CONTRASTIVE: dict[str, Method] = {
+    "crd": Method(
+        build="kdsearch.losses.crd:build",
+        slot="contrastive",
+        needs=frozenset({"embedding", "indices"}),
+        zero_when_equal=False,
+        learned=True,
+        options={
+            "weight": weight(0.8, "RepDistiller on CIFAR-100"),
+            "width": head_width("the source"),
+            "tau": Option(
+                "float", 0.07, "temperature of the scores; 0.07 in the source", low=0.01, high=10.0
+            ),
+            "negatives": Option(
+                "int",
+                16384,
+                "images of other classes to tell each one from, at most a quarter of the training images; "
+                "16384 in the source",
+                low=1,
+                high=1_000_000,
+            ),
+            "mode": Option(
+                "str",
+                "exact",
+                "what an image has to find: itself (exact) or any image of its class (relax)",
+                choices=("exact", "relax"),
+            ),
+        },
+        doc="An image finds itself among remembered images of other classes; two memories of all training "
+        "images. Tian, Krishnan and Isola, ICLR 2020, arXiv 1910.10699",
+    ),
     "infonce": Method(
         build="kdsearch.losses.infonce:build",
         slot="contrastive",

@@ -168,6 +168,17 @@ FEATURE: dict[str, Method] = {
         doc="Knowledge review: every stage of the student, with what the deeper ones know, meets one of the "
         "teacher. Chen, Liu, Zhao and Jia, CVPR 2021, arXiv 2104.09044",
     ),
+    "semckd": Method(
+        build="kdsearch.losses.semckd:build",
+        slot="feature",
+        needs=frozenset({"features"}),
+        zero_when_equal=False,
+        learned=True,
+        options={"weight": weight(400.0, "the authors' on CIFAR-100, with kd at weight 1")},
+        doc="Every stage meets every one of the teacher, and attention learns which ones count, so there is "
+        "no layer map to choose; tied to the batch size: a shorter batch is skipped. "
+        "Chen et al., AAAI 2021, arXiv 2012.03236",
+    ),
     "svd": Method(
         build="kdsearch.losses.svd:build",
         slot="feature",

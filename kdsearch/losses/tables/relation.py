@@ -5,7 +5,7 @@ Goes in: nothing. Comes out: the entries of METHODS for the slot `relation`, wit
 
 from __future__ import annotations
 
-from kdsearch.losses.method import Method, head_width, layer_map, part_weight, weight
+from kdsearch.losses.method import Method, embedding_map, head_width, layer_map, part_weight, weight
 
 # Sorted by key.
 RELATION: dict[str, Method] = {
@@ -22,6 +22,14 @@ RELATION: dict[str, Method] = {
         doc="Correlation congruence: how neighbours in a batch deviate from the teacher together. "
         "Peng et al., ICCV 2019, arXiv 1904.01802",
     ),
+    "gram": Method(
+        build="kdsearch.losses.gram:build",
+        slot="relation",
+        needs=frozenset({"embedding", "features"}),
+        options={"weight": weight(10.0, "unpublished, a start"), "layer_map": embedding_map()},
+        doc="Gram matrices of a batch's embeddings: the cosine of every two images. The kernel form of Peng "
+        "et al., ICCV 2019, arXiv 1904.01802, with the inner product of unit vectors as its kernel",
+    ),
     "pkt": Method(
         build="kdsearch.losses.pkt:build",
         slot="relation",
@@ -32,9 +40,10 @@ RELATION: dict[str, Method] = {
     "rkd": Method(
         build="kdsearch.losses.rkd:build",
         slot="relation",
-        needs=frozenset({"embedding"}),
+        needs=frozenset({"embedding", "features"}),
         options={
             "weight": weight(1.0, "RepDistiller on CIFAR-100"),
+            "layer_map": embedding_map(),
             "distance_weight": part_weight(25.0, "distances"),
             "angle_weight": part_weight(50.0, "angles"),
         },

@@ -10,6 +10,33 @@ from kdsearch.options import Option
 
 # Sorted by key.
 RESPONSE: dict[str, Method] = {
+    "ctkd": Method(
+        build="kdsearch.losses.ctkd:build",
+        slot="response",
+        needs=frozenset({"logits"}),
+        learned=True,
+        options={
+            "scale": part_weight(0.9, "term at alpha = 1"),
+            "theta": Option(
+                "float",
+                1.0,
+                "start of what is learned: the temperature is 1 + 20 sigmoid(theta), 15.6 at the source's 1",
+                low=-10.0,
+                high=10.0,
+            ),
+            "ramp": Option(
+                "float",
+                10 / 240,
+                "share of the epochs until the temperature fully works against the student; 10 of 240 in the "
+                "source",
+                low=0.0,
+                high=1.0,
+            ),
+        },
+        label_weight=0.1,
+        doc="kd at a temperature that is learned to make it harder; the trial's own temperature is not used. "
+        "Li et al., AAAI 2023, arXiv 2211.16231",
+    ),
     "deit": Method(
         build="kdsearch.losses.deit:build",
         slot="response",
@@ -87,6 +114,27 @@ RESPONSE: dict[str, Method] = {
         label_weight=0.1,
         doc="kd on standardised logits: their shape counts, not their size; temperature 2. "
         "Sun et al., CVPR 2024, arXiv 2403.01427",
+    ),
+    "mlkd": Method(
+        build="kdsearch.losses.mlkd:build",
+        slot="response",
+        needs=frozenset({"logits", "indices"}),
+        zero_when_equal=False,
+        options={
+            "scale": part_weight(0.9, "distillation at alpha = 1"),
+            "label_scale": part_weight(0.1, "cross-entropy of the strong view at alpha = 1"),
+            "masking": Option(
+                "str",
+                "source",
+                "source: the masks as the authors' code runs, a factor for whole terms; elementwise: as the "
+                "paper means it, unsure samples and rare classes of the plain view, all of the strong one",
+                choices=("source", "elementwise"),
+            ),
+        },
+        label_weight=0.1,
+        doc="kd of samples, batches and classes on a plain and a strongly augmented view, at temperatures "
+        "from half to one and a half times the trial's, the source's is 4. Jin, Wang and Lin, CVPR 2023 "
+        "(no arXiv version); needs a second pass of both networks",
     ),
     "pseudo_label": Method(
         build="kdsearch.losses.pseudo_label:build",
