@@ -278,6 +278,17 @@ def test_a_branch_has_the_deepest_stages_width_whatever_the_sizes(sizes: tuple[i
     assert features.shape == (3, 4)
 
 
+@pytest.mark.parametrize(
+    ("shapes", "num_blocks"),
+    [([(8, 4)] * 6, 1), ([(8, 4), (8, 4), (8, 2), (8, 2)], 1), ([(4, 8), (8, 4), (8, 2)], 2)],
+)
+def test_a_branch_has_a_block_for_every_change_of_shape(
+    shapes: list[tuple[int, int]], num_blocks: int
+) -> None:
+    stages = [Stage(f"stage{i}", *shape) for i, shape in enumerate(shapes)]
+    assert len(Branch(stages, num_classes=5, mask=True).blocks) == num_blocks
+
+
 def test_a_student_of_one_stage_has_no_earlier_one() -> None:
     one_stage = dataclasses.replace(context(LABELS), student_stages=(Stage("stage1", 8, 1),))
     with pytest.raises(ValueError, match="every stage but the last: this student has only one"):
@@ -291,6 +302,7 @@ RECIPE = TrainConfig(epochs=3, batch_size=64, lr=0.05)
 STUDENTS = {
     "resnet": Choice("resnet", {"depth": 8, "width": 0.25}),
     "mlp": Choice("mlp", {"depth": 3, "width": 0.25}),
+    "vit": Choice("vit", {"depth": 3, "dim": 16, "heads": 2, "patch": 2}),
 }
 AUGMENT = (("crop", {"padding": 1}),)
 

@@ -70,13 +70,19 @@ class Mask(nn.Module):
 
 
 class Branch(nn.Module):
-    """From a stage's map [B,C,H,W] along the shapes of the later stages to features [B,C_last] and logits."""
+    """From a stage's map [B,C,H,W] to features [B,C_last] and logits, a block for every change of shape.
+
+    In the source every stage has a shape of its own; where all that follow look alike, as a transformer's
+    do, there is a single block.
+    """
 
     def __init__(self, stages: Sequence[Stage], num_classes: int, mask: bool) -> None:
         super().__init__()
         first, last = stages[0], stages[-1]
+        path = [first, *(later for stage, later in pairwise(stages) if stage[1:] != later[1:])]
+        path = path if len(path) > 1 else [first, last]
         self.mask = Mask(first.channels) if mask and first.size > 1 else None
-        self.blocks = nn.Sequential(*(_block(stage, following) for stage, following in pairwise(stages)))
+        self.blocks = nn.Sequential(*(_block(stage, following) for stage, following in pairwise(path)))
         self.classifier = nn.Linear(last.channels, num_classes)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
