@@ -65,11 +65,11 @@ def _facts(sweep: SweepRecord) -> Iterable[tuple[str, str, str]]:
     found = results.front(sweep)
     if found:
         best = max(found, key=results.accuracy)
-        yield "best student", _accuracy(best), f"{best.trial_id}: {_relative(sweep, best)}"
+        yield "best student", _accuracy(best), f"{best.student_id}: {_relative(sweep, best)}"
     kept = [trial for trial in found if (results.retention(sweep, trial) or 0) >= GOOD_RETENTION]
     if kept:
         smallest = min(kept, key=lambda trial: trial.cost["params"])
-        note = f"{smallest.trial_id}: the smallest with {GOOD_RETENTION:.0%} of the teacher's accuracy"
+        note = f"{smallest.student_id}: the smallest with {GOOD_RETENTION:.0%} of the teacher's accuracy"
         yield (
             f"at {GOOD_RETENTION:.0%} retention",
             f"{results.compression(sweep, smallest):.1f}× smaller",
@@ -113,7 +113,7 @@ def _warnings(sweep: SweepRecord) -> Iterable[str]:
         yield f"The sweep is unfinished ({running} still running or cut off): everything here may change."
     for student, control in results.beaten_by_controls(sweep):
         yield (
-            f"Distillation did not help at {student.trial_id} ({student.cost['params']:,} params, "
+            f"Distillation did not help at {student.student_id} ({student.cost['params']:,} params, "
             f"{_accuracy(student)}): the no-KD control {control.trial_id} with "
             f"{control.cost['params']:,} params reaches {_accuracy(control)}."
         )
@@ -122,7 +122,7 @@ def _warnings(sweep: SweepRecord) -> Iterable[str]:
         yield f"{failed} of {len(search)} search trials failed: see the errors below."
     teacher = results.teacher_accuracy(sweep)
     better = [
-        t.trial_id for t in results.front(sweep) if teacher is not None and results.accuracy(t) > teacher
+        t.student_id for t in results.front(sweep) if teacher is not None and results.accuracy(t) > teacher
     ]
     if better:
         named = words.listed(better)
@@ -141,7 +141,7 @@ def _limits(sweep: SweepRecord) -> Iterable[str]:
         error = 100 * math.sqrt(p * (1 - p) / images)
         yield f"{images:,} validation images: accuracy {p:.3f} has a standard error of {error:.1f} points."
     yield (
-        f"Optimistic: the front was chosen among {n} completed trials by the very validation accuracies that "
+        f"Optimistic: the front was chosen among {n} students by the very validation accuracies that "
         "it is shown with. On new data it will be somewhat lower, and the more trials, the more."
     )
     if not results.completed(sweep, "confirm"):
@@ -165,7 +165,7 @@ def front(sweep: SweepRecord, figures: Figures) -> list[Block]:
     header = ("trial", "accuracy", "retention", "params", "MACs", "compression", "student", "recipe")
     rows = tuple(
         (
-            trial.trial_id,
+            trial.student_id,
             _accuracy(trial),
             words.percent(results.retention(sweep, trial)),
             f"{trial.cost['params']:,}",
@@ -180,9 +180,9 @@ def front(sweep: SweepRecord, figures: Figures) -> list[Block]:
     return [
         Heading("The front"),
         Paragraph(
-            f"{len(found)} of {len(of)} completed search trials: no other is as good in {objectives} "
-            "and better in one. No-KD controls are the floor, never on the front. Validation accuracies, one "
-            "seed each."
+            f"{len(found)} of {len(of)} students of completed search trials: no other is as good in "
+            f"{objectives} and better in one. No-KD controls are the floor, never on the front. Validation "
+            "accuracies, one seed each."
         ),
         _figure(figures, "front"),
         Table(header, "lrrrrrlw", rows),
@@ -227,7 +227,7 @@ def _control_row(control: TrialRecord, students: Sequence[TrialRecord]) -> tuple
         return (*own, "", "", "", "")
     nearest = min(students, key=lambda trial: abs(math.log(trial.cost["params"] / control.cost["params"])))
     gain = 100 * (results.accuracy(nearest) - results.accuracy(control))
-    return (*own, nearest.trial_id, f"{nearest.cost['params']:,}", _accuracy(nearest), f"{gain:+.2f}")
+    return (*own, nearest.student_id, f"{nearest.cost['params']:,}", _accuracy(nearest), f"{gain:+.2f}")
 
 
 def recipes(sweep: SweepRecord, figures: Figures) -> list[Block]:
@@ -239,9 +239,9 @@ def recipes(sweep: SweepRecord, figures: Figures) -> list[Block]:
     return [
         Heading("Methods and settings"),
         Paragraph(
-            "Mean / best accuracy and, in brackets, the number of completed search trials, within bands of "
-            "size: compare down a column. The search tries more of what looks good and stops the rest early, "
-            "so these are no fair samples."
+            "Mean / best accuracy and, in brackets, the number of students of completed search trials, in "
+            "bands of size: compare down a column. The search tries more of what looks good and stops the "
+            "rest early, so these are no fair samples."
         ),
         *_groups(sweep, "By method", "methods", [*methods, *base]),
         *_groups(sweep, "By layer map", "method and map (student>teacher)", maps),

@@ -81,7 +81,7 @@ def _in_themes(drawing: Drawing, findings: Findings, themes: Sequence[Theme]) ->
 def draw_front(findings: Findings, looks: Style) -> Figure | str:
     """Accuracy against cost: all trials, the front as a step line, the controls, the teacher."""
     sweep, front, cost = findings.sweep, findings.front, findings.cost
-    controls, search = results.completed(sweep, "control"), sweep.of_role("search")
+    controls, search = results.completed(sweep, "control"), results.students(sweep, "search")
     full = [*results.completed(sweep, "search"), *controls]
     if not full:
         return "No trial has completed yet."
@@ -101,7 +101,7 @@ def draw_front(findings: Findings, looks: Style) -> Figure | str:
     parts.teacher_line(axes, looks, sweep)
     _teacher_star(axes, looks, sweep, cost)
     parts.legend(figure, looks, [*search, *controls], _status_marks(looks, [*search, *controls]))
-    parts.label_points(axes, looks, [(_place(trial, cost), trial.trial_id) for trial in front])
+    parts.label_points(axes, looks, [(_place(trial, cost), trial.student_id) for trial in front])
     return figure
 
 
@@ -119,18 +119,18 @@ def draw_retention(findings: Findings, looks: Style) -> Figure | str:
     axes.set_xscale("log")
     axes.margins(x=0.08, y=0.1)
     count_ticks(axes.xaxis, unit="×")
-    places = {trial.trial_id: _relative(sweep, trial) for trial in [*search, *controls]}
+    places = {trial.student_id: _relative(sweep, trial) for trial in [*search, *controls]}
     for trial in search:
         if trial not in front:
-            parts.mark(axes, looks, trial, places[trial.trial_id], is_on_front=False)
-    parts.control_line(axes, looks, [places[trial.trial_id] for trial in controls])
-    points = [places[trial.trial_id] for trial in front]
+            parts.mark(axes, looks, trial, places[trial.student_id], is_on_front=False)
+    parts.control_line(axes, looks, [places[trial.student_id] for trial in controls])
+    points = [places[trial.student_id] for trial in front]
     axes.plot(*zip(*points, strict=True), color=looks.theme.ink, linewidth=1.4, alpha=0.8, zorder=2)
     for trial, place in zip(front, points, strict=True):
         parts.mark(axes, looks, trial, place, is_on_front=True)
     parts.level_line(axes, looks, 100, "as accurate as the teacher", side="right")
     parts.legend(figure, looks, [*search, *controls], _status_marks(looks, [*search, *controls]))
-    parts.label_points(axes, looks, [(places[trial.trial_id], trial.trial_id) for trial in front])
+    parts.label_points(axes, looks, [(places[trial.student_id], trial.student_id) for trial in front])
     return figure
 
 
@@ -177,7 +177,7 @@ def draw_recipe(findings: Findings, looks: Style) -> Figure | str:
 def draw_curves(findings: Findings, looks: Style) -> Figure | str:
     """Validation accuracy by epoch: the front in colour, controls dashed, the rest in the background."""
     sweep, front = findings.sweep, findings.front
-    found = [trial for trial in results.trials(sweep) if trial.epochs and trial.role != "confirm"]
+    found = [trial for trial in results.students(sweep, "control", "search") if trial.epochs]
     if not found:
         return "No trial has finished an epoch yet."
     figure, axes = canvas("Learning curves", "epoch", ACCURACY)
@@ -199,7 +199,7 @@ def draw_curves(findings: Findings, looks: Style) -> Figure | str:
     axes.set_xlim(0, last * 1.03)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     parts.end_labels(
-        axes, [(_curve_end(trial), trial.trial_id, looks.colour(trial.config)) for trial in front]
+        axes, [(_curve_end(trial), trial.student_id, looks.colour(trial.config)) for trial in front]
     )
     parts.legend(figure, looks, found, _curve_marks(looks, found), with_families=False)
     return figure
@@ -207,7 +207,8 @@ def draw_curves(findings: Findings, looks: Style) -> Figure | str:
 
 def draw_importance(findings: Findings, looks: Style) -> Figure | str:
     """Optuna's importance of every searched setting for accuracy."""
-    shares, n = findings.importances, len(results.completed(findings.sweep, "search"))
+    shares = findings.importances
+    n = sum(trial.student_number == 1 for trial in results.completed(findings.sweep, "search"))
     if not shares:
         return (
             f"Importances need {importance.MIN_TRIALS} completed search trials of searched settings, not {n}."

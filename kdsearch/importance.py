@@ -19,9 +19,11 @@ _MIN_GOOD_TRIALS = 5  # Optuna's documentation: at least 5 trials above the quan
 def importances(sweep: SweepRecord) -> dict[str, float]:
     """How far each setting separates the best tenth (at least 5) of the trials from all of them.
 
+    Of students that were trained together the first counts, the one that the sampler hears of.
+
     Empty with fewer than MIN_TRIALS completed trials or where nothing was searched.
     """
-    found = [trial for trial in results.completed(sweep, "search") if trial.params]
+    found = [t for t in results.completed(sweep, "search") if t.params and t.student_number == 1]
     if len(found) < MIN_TRIALS:
         return {}
     import optuna  # takes a second; a report of a young sweep does without

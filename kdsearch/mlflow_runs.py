@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from kdsearch import results
 from kdsearch.losses import SLOTS
-from kdsearch.records import Choice, Event, Status, SweepRecord, TrialConfig, TrialRecord
+from kdsearch.records import Choice, Event, Status, SweepRecord, TrialConfig, TrialRecord, of_student
 
 # Limits of mlflow 3.17, mlflow/utils/validation.py. One name over them loses a whole batch.
 MAX_NAME = 250
@@ -123,8 +123,10 @@ def trial_run(sweep: SweepRecord, trial: TrialRecord) -> Run:
 
 def run_name(trial_id: str, config: TrialConfig) -> str:
     """`t0007 resnet d20 w0.5 kd+at`: what tells one line of MLflow's table from the next."""
-    methods = "+".join(config.distill[slot].name for slot in SLOTS if slot in config.distill)
-    return " ".join([trial_id, config.student.name, *_sizes(config.student), methods or "no-kd"])
+    names = [config.distill[slot].name for slot in SLOTS if slot in config.distill]
+    names += [] if config.online.name == "none" else [config.online.name]
+    methods = "+".join(names) or "no-kd"
+    return " ".join([trial_id, config.student.name, *_sizes(config.student), methods])
 
 
 def _sizes(student: Choice) -> list[str]:
@@ -144,16 +146,21 @@ def _teacher_points(teacher: Event) -> Iterator[Point]:
 
 
 def _trial_points(sweep: SweepRecord, trial: TrialRecord) -> Iterator[Point]:
-    """Size and compression once, so that MLflow can sort and scatter by them; then every epoch."""
-    once = {**trial.cost, "compression": results.compression(sweep, trial)}
+    """Each student's size and compression once, for MLflow to sort and scatter by; then every epoch."""
+    once: dict[str, float | None] = {}
+    for student in trial.students():
+        sizes = {**student.cost, "compression": results.compression(sweep, student)}
+        once |= {of_student(name, student.student_number): value for name, value in sizes.items()}
     for name, value in once.items():
         if value is not None:
             yield Point(legal_name(name), _finite(value), _milliseconds(trial.started), 0)
     reference = results.teacher_accuracy(sweep)
     for epoch in trial.epochs:
         values = {**epoch["metrics"], "time_s": epoch["time_s"], "cpu_s": epoch["cpu_s"]}
-        if reference:
-            values["retention"] = epoch["metrics"]["val_accuracy"] / reference
+        for number in range(1, len(trial.peers) + 2):
+            if reference:
+                accuracy = epoch["metrics"][of_student("val_accuracy", number)]
+                values[of_student("retention", number)] = accuracy / reference
         values |= {f"term/{name}": value for name, value in epoch["terms"].items()}
         for name, value in values.items():
             yield Point(legal_name(name), _finite(value), _milliseconds(epoch["time"]), epoch["epoch"])

@@ -53,8 +53,8 @@ class Pick:
 def pick(sweep: SweepRecord, limits: Sequence[Limit]) -> Pick:
     """Highest validation accuracy within all limits; of equal ones the fewest params, then the lowest id.
 
-    Every completed search trial is a candidate. Where the limits are on the sweep's objectives the answer is
-    on the front; a limit on another cost can leave only students that are not.
+    Every student of a completed search trial is a candidate. Where the limits are on the sweep's objectives
+    the answer is on the front; a limit on another cost can leave only students that are not.
     """
     found = results.completed(sweep, "search")
     within = [trial for trial in found if _fits(trial, limits)]
@@ -95,7 +95,7 @@ def _miss(trial: TrialRecord, limit: Limit) -> str:
 
 def description(sweep: SweepRecord, trial: TrialRecord, folder: Path) -> dict[str, Any]:
     """The answer for programs (--json): a row of trials.csv, with the configuration apart."""
-    is_on_front = any(trial is other for other in results.front(sweep))
+    is_on_front = trial.student_id in {other.student_id for other in results.front(sweep)}
     row = results.trial_row(sweep, trial, is_on_front)
     fixed = {name: value for name, value in row.items() if name in results.RESULT_COLUMNS}
     config = {name: value for name, value in row.items() if name not in results.RESULT_COLUMNS}
@@ -204,7 +204,7 @@ def _no_answer(sweep: SweepRecord, found: Pick, limits: Sequence[Limit], options
     if found.nearest is not None:
         nearest = description(sweep, found.nearest, options.folder)
         miss = miss_words(found.nearest, limits)
-        message = f"no student within the limits; the nearest is {found.nearest.trial_id}: {miss}"
+        message = f"no student within the limits; the nearest is {found.nearest.student_id}: {miss}"
     if options.json:
         print(json.dumps({"student_id": None, "message": message, "nearest": nearest}, indent=2))
     print(message, file=sys.stderr)

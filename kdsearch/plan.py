@@ -29,6 +29,7 @@ from kdsearch.search import asha
 from kdsearch.search.bands import band_edges, extreme_students
 from kdsearch.search.slots import slots_on
 from kdsearch.spec import Categorical, Float, Int, SweepSpec
+from kdsearch.spec_checks import reachable
 
 TIMED_STEPS = 3
 JOURNAL_BYTES_PER_EPOCH = 500  # an `epoch` line with three terms; curves.csv comes on top
@@ -78,8 +79,10 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     yield f"  bands     {bands} params"
     yield f"  searched  {', '.join(searched(spec)) or 'nothing: every value is fixed'}"
 
+    num_peers = most_peers(spec)
     steps = -(-len(images.train) // batch_size)
-    trial_s = spec.epochs * steps * (statistics.mean(s.step_s for s in students) + built_teacher.forward_s)
+    step_s = num_peers * statistics.mean(student.step_s for student in students)
+    trial_s = spec.epochs * steps * (step_s + built_teacher.forward_s)
     epochs = teacher.trial_config(spec).train.epochs if origin == "to be trained" else 0
     teacher_s = epochs * steps * built_teacher.step_s
     num_search, num_controls = count_trials(spec, len(network_family(family).stages(options)), len(students))
@@ -95,8 +98,8 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
         f"at most {duration(teacher_s + num_trials * trial_s / slots)} in all, evaluation apart"
     )
     largest_mb = max(student.cost["size_mb"] for student in students)
-    disk = num_trials * (largest_mb + spec.epochs * JOURNAL_BYTES_PER_EPOCH / 1e6)
-    disk += slots * STATES_PER_CHECKPOINT * largest_mb + built_teacher.cost["size_mb"]
+    disk = num_trials * (num_peers * largest_mb + spec.epochs * JOURNAL_BYTES_PER_EPOCH / 1e6)
+    disk += slots * STATES_PER_CHECKPOINT * num_peers * largest_mb + built_teacher.cost["size_mb"]
     yield f"  disk      at most {disk:,.0f} MB, most of it under {output}"
 
 
@@ -177,11 +180,17 @@ def searched(spec: SweepSpec) -> list[str]:
             yield from within(f"{prefix}.{name}", options)
 
     names = [*slot("student", spec.student), *within("distill", vars(spec.distill))]
-    for name, choices in spec.distill.slots.items():
+    for name, choices in [*spec.distill.slots.items(), ("online", spec.distill.online)]:
         names += slot(f"distill.{name}", choices)
     names += slot("distill.schedule", spec.distill.schedule)
     names += slot("distill.curriculum", spec.distill.curriculum)
     return [*names, *within("train", spec.train)]
+
+
+def most_peers(spec: SweepSpec) -> int:
+    """How many students a trial trains at most."""
+    searched = [options["peers"] for name, options in spec.distill.online.items() if name != "none"]
+    return max((max(reachable(peers)) for peers in searched), default=1)
 
 
 def stopping(spec: SweepSpec) -> str:

@@ -52,9 +52,9 @@ def time_left(sweep: SweepRecord, num_trials: int, elapsed_s: float, done_before
 
 
 def best_by_band(sweep: SweepRecord) -> list[TrialRecord | None]:
-    """The completed search trial with the best validation accuracy in each size band, smallest band first."""
+    """The completed student with the best validation accuracy in each size band, smallest band first."""
     bands: list[TrialRecord | None] = [None] * (len(sweep.header["bands"]["edges"]) - 1)
-    for trial in sweep.of_role("search"):
+    for trial in results.students(sweep, "search"):
         best = bands[trial.band]
         if trial.status == "completed" and (
             best is None or (trial.val_accuracy or 0) > (best.val_accuracy or 0)
@@ -151,7 +151,7 @@ class Progress:
         bests = Table.grid(padding=(0, 2))
         for i, trial in enumerate(best_by_band(self._sweep)):
             size = f"{count(edges[i])} to {count(edges[i + 1])} params"
-            best = f"{trial.val_accuracy:.4f} ({trial.trial_id})" if trial else "-"
+            best = f"{trial.val_accuracy:.4f} ({trial.student_id})" if trial else "-"
             bests.add_row("best of" if i == 0 else "", size, best)
         return Group(head, bests)
 
@@ -167,7 +167,7 @@ def front_table(sweep: SweepRecord) -> Table:
     table.add_column("recipe")
     for trial in results.front(sweep):
         table.add_row(
-            trial.trial_id,
+            trial.student_id,
             f"{results.accuracy(trial):.4f}",
             words.percent(results.retention(sweep, trial)),
             count(trial.cost["params"]),

@@ -7,7 +7,8 @@ mlflow. `replay` turns a journal into a `SweepRecord`; reports, tracking and res
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +23,21 @@ ROLE_LETTER: Mapping[Role, str] = {"search": "t", "control": "c", "confirm": "r"
 def trial_id(role: Role, number: int) -> str:
     """`t0007` for search trial 7, `c0003` for a control, `r0012` for a confirmation."""
     return f"{ROLE_LETTER[role]}{number:04d}"
+
+
+def student_ids(trial: str, num_students: int) -> tuple[str, ...]:
+    """The trial's own id for its only student, `t0007.s1`, `t0007.s2` for several."""
+    return tuple(f"{trial}.s{n}" for n in range(1, num_students + 1)) if num_students > 1 else (trial,)
+
+
+def of_student(name: str, number: int) -> str:
+    """What belongs to one of a trial's students: plain for the first, then `val_accuracy.s2` and so on."""
+    return name if number == 1 else f"{name}.s{number}"
+
+
+def is_of_further_student(name: str) -> bool:
+    """Whether a metric or term is that of a trial's second or further student, as `of_student` names it."""
+    return re.search(r"\.s\d+$", name) is not None
 
 
 @dataclass(frozen=True)
@@ -59,6 +75,7 @@ class TrialConfig:
     `label_weight` None means the method's own rule (`1 - alpha` for kd; 1 without a response term).
     `schedule` moves temperature, alpha and weights (`kdsearch.schedules`), `curriculum` chooses an epoch's
     samples, `teacher_views` is the number of views of an image over which the teacher's output is averaged.
+    `online` trains further students with this one (`kdsearch.online`), `student` is the first of them.
     `stream` picks the views (augmentation), `seed` the initial weights and the order.
     """
 
@@ -70,6 +87,7 @@ class TrialConfig:
     label_weight: float | None = None
     schedule: Choice = Choice("constant")
     curriculum: Choice = Choice("none")
+    online: Choice = Choice("none")
     teacher_views: int = 1
     seed: int = 0
     stream: int = 0
@@ -77,7 +95,7 @@ class TrialConfig:
     @property
     def is_distilled(self) -> bool:
         """Whether it learns from anything but its labels."""
-        return bool(self.distill)
+        return bool(self.distill) or self.online.name != "none"
 
     @property
     def control(self) -> TrialConfig:
@@ -94,7 +112,7 @@ class TrialConfig:
         for slot, choice in self.distill.items():
             values[f"distill.{slot}"] = choice.name
             values |= {f"distill.{slot}.{name}": value for name, value in choice.options.items()}
-        for name, usual in (("schedule", "constant"), ("curriculum", "none")):
+        for name, usual in (("schedule", "constant"), ("curriculum", "none"), ("online", "none")):
             choice = getattr(self, name)
             if choice.name != usual:
                 values[f"distill.{name}"] = choice.name
@@ -114,7 +132,9 @@ class TrialConfig:
         train["milestones"] = tuple(train["milestones"])
         distill = {slot: Choice(**choice) for slot, choice in data["distill"].items()}
         choices = {
-            name: Choice(**data[name]) for name in ("student", "schedule", "curriculum") if name in data
+            name: Choice(**data[name])
+            for name in ("student", "schedule", "curriculum", "online")
+            if name in data
         }
         return TrialConfig(**{**data, **choices, "train": TrainConfig(**train), "distill": distill})
 
@@ -124,7 +144,8 @@ class EpochResult:
     """One finished epoch. `epoch` counts from 1; times are seconds of this epoch alone.
 
     `metrics` holds `train_loss`, `val_accuracy` (a fraction) and `lr`; `terms` the mean of every
-    unweighted loss term (`label` is the cross-entropy with the labels).
+    unweighted loss term (`label` is the cross-entropy with the labels). Those of a trial's further students
+    are beside them as `val_accuracy.s2`, `label.s2` (`of_student`).
     """
 
     epoch: int
@@ -139,7 +160,7 @@ class EpochResult:
 
 @dataclass
 class TrialRecord:
-    """What the journal says about one trial."""
+    """What the journal says about one trial, or about one of its students (`students`)."""
 
     trial_id: str
     number: int
@@ -162,6 +183,34 @@ class TrialRecord:
     epochs: list[Event] = field(default_factory=list)
     checkpoint: Event | None = None
     mlflow_run_id: str = ""
+    peers: Sequence[Event] = ()  # student, cost and band of each further student that it trains
+    student_number: int = 1
+
+    @property
+    def student_id(self) -> str:
+        return student_ids(self.trial_id, 1 + len(self.peers))[self.student_number - 1]
+
+    def students(self) -> tuple[TrialRecord, ...]:
+        """A record of each student: the trial's, with its own architecture, cost, band, epochs and folder."""
+        if not self.peers:
+            return (self,)
+        first = {"student": dataclasses.asdict(self.config.student), "cost": self.cost, "band": self.band}
+        return tuple(self._of(number, own) for number, own in enumerate([first, *self.peers], start=1))
+
+    def _of(self, number: int, own: Event) -> TrialRecord:
+        record = dataclasses.replace(
+            self,
+            config=dataclasses.replace(self.config, student=Choice(**own["student"])),
+            cost=own["cost"],
+            band=own["band"],
+            epochs=[
+                {**epoch, **{part: _own(epoch[part], number) for part in ("metrics", "terms")}}
+                for epoch in self.epochs
+            ],
+            student_number=number,
+        )
+        record.student = f"students/{record.student_id}" if self.student else ""
+        return record
 
     @property
     def num_epochs(self) -> int:
@@ -176,6 +225,14 @@ class TrialRecord:
     def val_accuracy(self) -> float | None:
         """The last epoch's validation accuracy, None before the first epoch."""
         return self.epochs[-1]["metrics"]["val_accuracy"] if self.epochs else None
+
+
+def _own(values: Mapping[str, float], number: int) -> dict[str, float]:
+    """One student's values under their plain names, and the learning rate, which all share."""
+    keys = {name: name if name == "lr" else of_student(name, number) for name in values}
+    return {
+        name: values[key] for name, key in keys.items() if key in values and not is_of_further_student(name)
+    }
 
 
 @dataclass
@@ -249,6 +306,7 @@ class SweepRecord:
             max_epochs=event["max_epochs"],
             attempt=event["attempt"],
             started=event["time"],
+            peers=event.get("peers", ()),
         )
 
 

@@ -15,7 +15,16 @@ from typing import Any
 
 from kdsearch import cli, journal, pareto
 from kdsearch.losses import SLOTS
-from kdsearch.records import Event, Role, SweepRecord, TrainConfig, TrialConfig, TrialRecord, replay
+from kdsearch.records import (
+    Event,
+    Role,
+    SweepRecord,
+    TrainConfig,
+    TrialConfig,
+    TrialRecord,
+    is_of_further_student,
+    replay,
+)
 
 Row = dict[str, Any]
 
@@ -79,10 +88,15 @@ def trials(sweep: SweepRecord) -> list[TrialRecord]:
     return [trial for role in ROLES for trial in sweep.of_role(role)]
 
 
+def students(sweep: SweepRecord, *roles: Role) -> list[TrialRecord]:
+    """A record for each student of these roles' trials; most trials have one."""
+    return [student for role in roles for trial in sweep.of_role(role) for student in trial.students()]
+
+
 def completed(sweep: SweepRecord, *roles: Role) -> list[TrialRecord]:
-    """The trials of these roles that ran their full budget, smallest student first."""
-    found = [t for role in roles for t in sweep.of_role(role) if t.status == "completed" and t.epochs]
-    return sorted(found, key=lambda trial: (trial.cost["params"], trial.trial_id))
+    """The students of these roles' trials that ran their full budget, the smallest first."""
+    found = [trial for trial in students(sweep, *roles) if trial.status == "completed" and trial.epochs]
+    return sorted(found, key=lambda trial: (trial.cost["params"], trial.student_id))
 
 
 def accuracy(trial: TrialRecord) -> float:
@@ -108,7 +122,7 @@ def objective_point(trial: TrialRecord, names: Iterable[str]) -> list[float]:
 
 
 def front(sweep: SweepRecord) -> list[TrialRecord]:
-    """The completed search trials that no other dominates, by params; equal ones are all in it.
+    """The students of completed search trials that no other dominates, by params; equal ones are all in it.
 
     No-KD controls are the floor that the front is compared with and never on it.
     """
@@ -137,6 +151,7 @@ def beaten_by_controls(sweep: SweepRecord) -> list[tuple[TrialRecord, TrialRecor
 def method_label(config: TrialConfig) -> str:
     """The methods of a configuration in slot order, as in `kd + fitnet`."""
     names = [config.distill[slot].name for slot in SLOTS if slot in config.distill]
+    names += [] if config.online.name == "none" else [config.online.name]
     return " + ".join(names) or "no distillation"
 
 
@@ -165,10 +180,10 @@ def _ratio(numerator: float | None, denominator: float | None) -> float | None:
 
 
 def trial_row(sweep: SweepRecord, trial: TrialRecord, is_on_front: bool) -> Row:
-    """One line of trials.csv; None where nothing applies."""
+    """One line of trials.csv, of a student; None where nothing applies. Epochs and time are its trial's."""
     return {
         "trial_id": trial.trial_id,
-        "student_id": Path(trial.student).name or trial.trial_id,
+        "student_id": trial.student_id,
         "role": trial.role,
         "status": trial.status,
         "epochs": trial.num_epochs,
@@ -188,8 +203,8 @@ def trial_row(sweep: SweepRecord, trial: TrialRecord, is_on_front: bool) -> Row:
 
 def trial_rows(sweep: SweepRecord) -> list[Row]:
     """trials.csv: one row per student, controls first, by number."""
-    on_front = {trial.trial_id for trial in front(sweep)}
-    return [trial_row(sweep, trial, trial.trial_id in on_front) for trial in trials(sweep)]
+    on_front = {trial.student_id for trial in front(sweep)}
+    return [trial_row(sweep, trial, trial.student_id in on_front) for trial in students(sweep, *ROLES)]
 
 
 def pareto_rows(sweep: SweepRecord) -> list[Row]:
@@ -199,7 +214,7 @@ def pareto_rows(sweep: SweepRecord) -> list[Row]:
 
 
 def curve_rows(sweep: SweepRecord) -> list[Row]:
-    """curves.csv: one row per finished epoch."""
+    """curves.csv: one row per finished epoch, values of further students beside the first's."""
     return [
         {
             "trial_id": trial.trial_id,
@@ -207,6 +222,7 @@ def curve_rows(sweep: SweepRecord) -> list[Row]:
             "train_loss": epoch["metrics"].get("train_loss"),
             "val_accuracy": epoch["metrics"]["val_accuracy"],
             "time_s": epoch["time_s"],
+            **{name: value for name, value in epoch["metrics"].items() if is_of_further_student(name)},
             **epoch["terms"],
         }
         for trial in trials(sweep)
@@ -224,9 +240,13 @@ def trial_columns(rows: Iterable[Row]) -> list[str]:
 
 
 def curve_columns(rows: Iterable[Row]) -> list[str]:
-    """The fixed columns, then the loss terms, the labels' first."""
+    """The fixed columns, those of further students, then the loss terms, the labels' first."""
     terms = {name for row in rows for name in row} - set(CURVE_COLUMNS)
-    return [*CURVE_COLUMNS, *sorted(terms, key=lambda name: (name != "label", name))]
+
+    def position(name: str) -> tuple[bool, bool, str]:
+        return not name.startswith(("train_loss.", "val_accuracy.")), name != "label", name
+
+    return [*CURVE_COLUMNS, *sorted(terms, key=position)]
 
 
 def _config_position(column: str) -> tuple[int, int, str]:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from kdsearch import layer_map, schedules
 from kdsearch.losses import METHODS
 from kdsearch.models import family
+from kdsearch.online import SIZES, peers
 from kdsearch.records import Choice, Role, Scalar, TrainConfig, TrialConfig
 from kdsearch.spec import (
     TRAIN_NEEDS,
@@ -81,6 +82,7 @@ def suggest(trial: Trial, spec: SweepSpec, num_teacher_stages: int, seed: int) -
         schedule=schedule,
         curriculum=curriculum,
         teacher_views=_suggest(trial, "distill.teacher_views", spec.distill.teacher_views) if taught else 1,
+        online=_suggest_choice(trial, "distill.online", spec.distill.online),
         seed=seed,
     )
 
@@ -91,10 +93,25 @@ def control(spec: SweepSpec, student: Choice, seed: int) -> TrialConfig:
 
 
 def corner_students(spec: SweepSpec) -> list[Choice]:
-    """Every family at all of its corners: both ends of each range, every categorical choice."""
+    """Every family at all of its corners: both ends of each range, every categorical choice.
+
+    Where students are trained with peers of other widths, the corners' peers are among them.
+    """
+    students = [student for name, options in spec.student.items() for student in _corners(name, options)]
+    online = [
+        method
+        for name, options in spec.distill.online.items()
+        for method in _corners(name, {key: options[key] for key in SIZES if key in options})
+    ]
+    found = list(students)
+    for student, method in itertools.product(students, online):
+        found += [peer for peer in peers(student, method) if peer not in found]
+    return found
+
+
+def _corners(name: str, options: Mapping[str, Dimension]) -> list[Choice]:
     return [
         Choice(name, dict(zip(options, corner, strict=True)))
-        for name, options in spec.student.items()
         for corner in itertools.product(*map(_ends, options.values()))
     ]
 

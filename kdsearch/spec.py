@@ -97,6 +97,7 @@ class DistillSpec:
 
     `teacher_views` is the number of views of an image over which the teacher's answer is averaged;
     `schedule` and `curriculum` are slots over SCHEDULES and CURRICULA.
+    `online` trains further students beside the one that the trial is about (`kdsearch.online`).
     """
 
     alpha: Dimension
@@ -106,6 +107,7 @@ class DistillSpec:
     slots: dict[str, Slot]
     schedule: Slot
     curriculum: Slot
+    online: Slot
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,7 @@ def to_dict(spec: SweepSpec) -> dict[str, Any]:
                 **distill.slots,
                 "schedule": distill.schedule,
                 "curriculum": distill.curriculum,
+                "online": distill.online,
             },
             "train": spec.train,
             "search": dataclasses.asdict(spec.search),
@@ -260,6 +263,7 @@ def _spec(root: Node, found: list[Problem]) -> SweepSpec:
             slots={slot: values["distill"][slot] for slot in SLOTS},
             schedule=values["distill"]["schedule"],
             curriculum=values["distill"]["curriculum"],
+            online=values["distill"]["online"],
         ),
         train=values["train"],
         search=SearchSpec(**{**search, "early_stopping": EarlyStopping(**search["early_stopping"])}),

@@ -300,6 +300,32 @@ def roles(values: Values) -> list[tuple[str, str]]:
     return [(role, name) for role in ("student", "teacher") for name, _ in _entries(values, role)]
 
 
+def _check_online(values: Values, problems: Problems) -> None:
+    """Peers of other widths: every student must have a width, and no peer's may leave its bounds."""
+    for method, options in _entries(values, "distill.online"):
+        if method == "none" or not _is_sound(options):
+            continue
+        path = ("distill", "online", method, "peer_width")
+        ratios, most = reachable(options["peer_width"]), max(reachable(options["peers"]))
+        factors = [ratio ** (most - 1) for ratio in ratios]
+        for name, dimensions in _entries(values, "student"):
+            width = family(name).options.get("width")
+            if width is None and set(ratios) != {1.0}:
+                problems.add(
+                    path, f"1: student {name} has no width, so that its peers can only be equal to it", 1
+                )
+            if width is None or not _is_sound(dimensions):
+                continue
+            found = [w * factor for w in reachable(dimensions["width"]) for factor in factors]
+            low, high = width.low or 0.0, math.inf if width.high is None else width.high
+            beyond = [w for w in found if not low <= w <= high]
+            if beyond:
+                allowed = (
+                    f"student {name} has widths from {low:g} to {high:g}, and a peer would have {beyond[0]:g}"
+                )
+                problems.add(path, allowed)
+
+
 def _check_maps(values: Values, problems: Problems) -> None:
     teachers = [(name, options) for name, options in _entries(values, "teacher") if _is_sound(options)]
     counts = [len(family(name).stages(options)) for name, options in teachers]
@@ -328,6 +354,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[Values, Problems], None]], ...] =
     (("distill.alpha", "distill.label_weight", "distill.response"), _check_label_weight),
     (("distill",), _check_schedule),
     (("distill",), _check_curriculum),
+    ((), _check_online),
     ((), _check_maps),
     (("resources",), _check_resources),
 )

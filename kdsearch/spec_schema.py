@@ -15,6 +15,7 @@ from kdsearch.curriculum import CURRICULA
 from kdsearch.data import AUGMENTATIONS, DATASETS
 from kdsearch.losses import METHODS, SLOTS
 from kdsearch.models import FAMILIES, TORCHVISION, family
+from kdsearch.online import ONLINE
 from kdsearch.options import REQUIRED, Option
 from kdsearch.schedules import SCHEDULES
 
@@ -197,6 +198,12 @@ DISTILL = Section(
         "curriculum": Section(
             "which samples an epoch trains on",
             entries={name: Section(c.doc, c.options) for name, c in CURRICULA.items()},
+            absent="none",
+        ),
+        "online": Section(
+            "students that learn from one another in one trial, each one a student of its own in the "
+            "results; the other slots apply to every one of them",
+            entries={"none": _NONE, **{name: Section(o.doc, o.options) for name, o in ONLINE.items()}},
             absent="none",
         ),
     },

@@ -29,7 +29,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Cell:
-    """Completed search trials of one kind."""
+    """Students of completed search trials of one kind."""
 
     n: int
     mean: float
@@ -61,9 +61,9 @@ def summary(sweep: SweepRecord, events: Sequence[Event]) -> dict[str, Any]:
         "objectives": list(results.objectives(sweep)),
         "trials": counts(sweep),
         "teacher_accuracy": results.teacher_accuracy(sweep),
-        "front": [trial.trial_id for trial in results.front(sweep)],
+        "front": [trial.student_id for trial in results.front(sweep)],
         "beaten_by_control": {
-            student.trial_id: control.trial_id for student, control in results.beaten_by_controls(sweep)
+            student.student_id: control.trial_id for student, control in results.beaten_by_controls(sweep)
         },
         "hypervolume": hypervolume(sweep),
         "wall_s": round(wall_s(runs), 3),
@@ -185,7 +185,7 @@ def bands(sweep: SweepRecord) -> list[tuple[float, float]]:
 
 
 def groups(sweep: SweepRecord, labels: Callable[[TrialConfig], Iterable[str]]) -> list[Group]:
-    """Completed search trials by label (a trial may have several or none), the most frequent first."""
+    """Students of completed search trials by label (one may have several or none), most frequent first."""
     members: dict[str, list[TrialRecord]] = {}
     for trial in results.completed(sweep, "search"):
         for label in labels(trial.config):

@@ -133,6 +133,8 @@ class Training:
     The teacher is touched only where the configuration has distillation terms or a curriculum. It is put
     into eval mode and gets no gradient. A curriculum asks it once about every training image, in `__init__`.
     Raises ValueError where a configuration cannot train on these data.
+    `number` is that of a student which is trained with others (`kdsearch.mutual`), and `leader` the training
+    of the first of them, whose images this one shares.
     """
 
     def __init__(
@@ -142,6 +144,9 @@ class Training:
         augment: Sequence[tuple[str, Mapping[str, Any]]] = (),
         teacher: Classifier | None = None,
         device: str = "cpu",
+        *,
+        leader: Training | None = None,
+        number: int = 1,
     ) -> None:
         where = device_policy(device).device
         methods = [METHODS[choice.name] for choice in config.distill.values()]
@@ -152,8 +157,9 @@ class Training:
             teacher = None
         elif teacher is None:
             raise ValueError(f"{', '.join(config.distill)} needs a teacher, and none was given")
+        which = () if number == 1 else (number,)
         saved = deployed(config, None if teacher is None else Choice(*teacher.architecture[:2]))
-        with seeded(where, config.seed, "init"):
+        with seeded(where, config.seed, "init", *which):
             student = build(saved.name, saved.options, data.num_classes, data.in_channels, data.image_size)
         narrowest = min(narrowest_layer(model) for model in (student, teacher) if model is not None)
 
@@ -161,9 +167,12 @@ class Training:
         self.epoch = 0
         self.policy = device_policy(device, narrowest_layer=narrowest)
         self.student = _placed(student, self.policy)
-        self._views = Views(data.train, data.mean, data.std, augment, where)
-        self._validation = Views(data.validation, data.mean, data.std, (), where)
-        self._ranks = None if judge is None else self._ranked(judge)
+        if leader is None:
+            self._views = Views(data.train, data.mean, data.std, augment, where)
+            self._validation = Views(data.validation, data.mean, data.std, (), where)
+            self._ranks = None if judge is None else self._ranked(judge)
+        else:
+            self._views, self._validation, self._ranks = leader._views, leader._validation, leader._ranks
         self._num_batches = len(self._split(order(len(self._views), config.seed, 1)))
         if self._num_batches == 0:
             raise ValueError(
@@ -173,12 +182,17 @@ class Training:
         needs = frozenset[str]().union(*(method.needs for method in methods))
         self._keep_maps, self._detailed = "features" in needs, bool(needs & DETAILS)
         self._teacher = None if teacher is None else _placed(teacher, self.policy).eval()
-        with seeded(where, config.seed, "terms"):
+        with seeded(where, config.seed, "terms", *which):
             self._terms = build_terms(config, self._context(data.num_classes))
         learned = {slot: term for slot, (_, term) in self._terms.items() if isinstance(term, nn.Module)}
         self._learned = nn.ModuleDict(learned).to(where)
         parameters = [*self.student.parameters(), *self._learned.parameters()]
         self._optimizer = build_optimizer(config.train, parameters)
+
+    @property
+    def students(self) -> tuple[Classifier, ...]:
+        """What is saved: one student, or the peers that were trained together."""
+        return (self.student,)
 
     @property
     def finished(self) -> bool:

@@ -13,6 +13,7 @@ from kdsearch.curriculum import CURRICULA
 from kdsearch.document import literal
 from kdsearch.losses import METHODS, SLOTS
 from kdsearch.models import family
+from kdsearch.online import ONLINE
 from kdsearch.options import Option
 from kdsearch.records import Choice, TrialConfig
 from kdsearch.schedules import SCHEDULES
@@ -45,6 +46,9 @@ def _terms(config: TrialConfig) -> Iterable[str]:
     if config.curriculum.name != "none":
         known = CURRICULA[config.curriculum.name].options
         yield f"curriculum {_settings(_unusual(config.curriculum.options, known))}".strip()
+    if config.online.name != "none":
+        said = _unusual(config.online.options, ONLINE[config.online.name].options)
+        yield f"{config.online.name} {_settings(said)}".strip()
 
 
 def _unusual(options: Mapping[str, Any], known: Mapping[str, Option]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdsearch.records import Choice, Event, Role, TrainConfig, TrialConfig, trial_id
+from kdsearch.records import Choice, Event, Role, TrainConfig, TrialConfig, of_student, student_ids, trial_id
 
 EDGES = [5_000.0, 25_000.0, 125_000.0, 625_000.0]
 STARTED = 1_790_000_000.0  # 21 September 2026
@@ -107,23 +107,35 @@ class Story:
         error: str = "",
         reason: str = "",
         rule: str = "",
+        peers: Mapping[int, Sequence[float]] | None = None,
     ) -> str:
-        """One trial with these accuracies by epoch; status `running` leaves it without an end."""
+        """One trial with these accuracies by epoch; status `running` leaves it without an end.
+
+        `peers` are the further students that it trains: accuracies by params, half as wide as the first.
+        """
         name = trial_id(role, number)
         chosen = trial_config or config(distill={} if role == "control" else None)
         self.add(
             "trial_started", name, number=number, role=role, seed=chosen.seed, attempt=1,
             config=chosen.to_json(),
-            cost={"params": params, "macs": macs or 150 * params, "size_mb": round(params * 4.1e-6, 6)},
-            band=sum(params >= edge for edge in EDGES[1:-1]), max_epochs=max_epochs, from_epoch=0,
+            cost=cost(params, macs), band=band(params), max_epochs=max_epochs, from_epoch=0,
+            peers=[
+                {"student": half_as_wide(chosen.student), "cost": cost(params), "band": band(params)}
+                for params in peers or {}
+            ],
             params={key: value for key, (value, _) in (optuna or {}).items()},
             distributions={key: json.dumps(about) for key, (_, about) in (optuna or {}).items()},
         )  # fmt: skip
         self.add("mlflow_run", name, run_id=f"run-{name}", experiment_id="1")
         for epoch, accuracy in enumerate(accuracies, start=1):
             self.epoch(name, epoch, accuracy, chosen)
+            for number, curve in enumerate((peers or {}).values(), start=2):
+                for part, values in losses(curve[epoch - 1], chosen).items():
+                    mine = {of_student(key, number): value for key, value in values.items() if key != "lr"}
+                    self.events[-1][part] |= mine
+        first = student_ids(name, 1 + len(peers or {}))[0]
         if status != "running":
-            student = f"students/{name}" if status == "completed" else ""
+            student = f"students/{first}" if status == "completed" else ""
             self.add(
                 "trial_ended",
                 name,
@@ -137,13 +149,9 @@ class Story:
         return name
 
     def epoch(self, name: str, epoch: int, accuracy: float, chosen: TrialConfig, attempt: int = 1) -> Story:
-        terms = {"label": 2.0 * (1 - accuracy)} | {
-            c.name: 3.0 * (1 - accuracy) for c in chosen.distill.values()
-        }
-        metrics = {"train_loss": 4.0 * (1 - accuracy), "val_accuracy": accuracy, "lr": chosen.train.lr}
         seconds = {"time_s": 1.5, "cpu_s": 1.25}
         return self.add(
-            "epoch", name, 1.5, attempt=attempt, epoch=epoch, metrics=metrics, terms=terms, **seconds
+            "epoch", name, 1.5, attempt=attempt, epoch=epoch, **losses(accuracy, chosen), **seconds
         )
 
     def ended(self, status: str = "finished", reason: str = "") -> Story:
@@ -154,16 +162,39 @@ class Story:
         return write(folder, self.events)
 
 
+def cost(params: int, macs: int | None = None) -> dict[str, float]:
+    return {"params": params, "macs": macs or 150 * params, "size_mb": round(params * 4.1e-6, 6)}
+
+
+def band(params: int) -> int:
+    return sum(params >= edge for edge in EDGES[1:-1])
+
+
+def half_as_wide(student: Choice) -> dict[str, Any]:
+    return {"name": student.name, "options": {**student.options, "width": student.options["width"] / 2}}
+
+
+def losses(accuracy: float, chosen: TrialConfig) -> dict[str, dict[str, float]]:
+    """Metrics and terms of one student after an epoch."""
+    terms = {"label": 2.0 * (1 - accuracy)}
+    terms |= {choice.name: 3.0 * (1 - accuracy) for choice in chosen.distill.values()}
+    metrics = {"train_loss": 4.0 * (1 - accuracy), "val_accuracy": accuracy, "lr": chosen.train.lr}
+    return {"metrics": metrics, "terms": terms}
+
+
 def write(folder: Path, events: Sequence[Event]) -> Path:
     """The folder, with these events as its journal and a stand-in for every saved student."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    started = (event for event in events if event["kind"] == "trial_started")
+    num_students = {event["trial_id"]: 1 + len(event.get("peers", ())) for event in started}
     for event in events:
         if event.get("student"):
-            student = folder / event["student"]
-            student.mkdir(parents=True, exist_ok=True)
-            (student / "student.safetensors").write_bytes(b"weights of " + event["trial_id"].encode())
-            (student / "student.json").write_text(json.dumps({"trial_id": event["trial_id"]}))
+            for name in student_ids(event["trial_id"], num_students[event["trial_id"]]):
+                student = folder / "students" / name
+                student.mkdir(parents=True, exist_ok=True)
+                (student / "student.safetensors").write_bytes(b"weights of " + name.encode())
+                (student / "student.json").write_text(json.dumps({"trial_id": event["trial_id"]}))
     return folder
 
 

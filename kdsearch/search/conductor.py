@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdsearch import online
 from kdsearch.journal import Journal
 from kdsearch.losses.deployed import deployed
 from kdsearch.records import Choice, Role, SweepRecord, TrialConfig, TrialRecord, replay, trial_id
@@ -63,7 +64,7 @@ class Report:
     epochs: list[dict[str, Any]] = field(default_factory=list)  # EpochResult.to_json()
     checkpoint: dict[str, Any] | None = None  # epoch, path, sha256
     finished: bool = False
-    student: str = ""  # folder of the saved student
+    student: str = ""  # folder of the saved student, the first of several
     node: str = ""  # host name of the worker's machine
     error: str = ""  # why the training failed
     reason: str = ""  # "diverged", "error", or "storage": the sweep's folder cannot be written
@@ -157,7 +158,11 @@ class Conductor:
         role, config = wanted.role, wanted.config
         event = self.sweep.teacher
         teacher = None if event is None else Choice(event["family"], event["options"])
-        cost = dict(self._cost_of(deployed(config, teacher)))
+        cost, *others = [dict(self._cost_of(deployed(one, teacher))) for one in online.configs(config)]
+        peers = [
+            {"student": dataclasses.asdict(one), "cost": cost, "band": band_of(cost["params"], self._edges)}
+            for one, cost in zip(online.peers(config.student, config.online)[1:], others, strict=True)
+        ]
         name = trial_id(role, wanted.number)
         self._write(
             "trial_started",
@@ -169,6 +174,7 @@ class Conductor:
             config=config.to_json(),
             cost=cost,
             band=band_of(cost["params"], self._edges),
+            peers=peers,
             params=wanted.params,
             distributions=wanted.distributions,
             max_epochs=config.train.epochs,

@@ -17,10 +17,12 @@ from typing import Any
 import torch
 from ray import tune
 
+from kdsearch import online
 from kdsearch.data import ImageData
 from kdsearch.device import device_policy, num_threads
 from kdsearch.models.build import save_student
-from kdsearch.records import EpochResult
+from kdsearch.mutual import training_for
+from kdsearch.records import EpochResult, of_student, student_ids
 from kdsearch.search.conductor import Report, Task
 from kdsearch.teacher import Teacher
 from kdsearch.training import CheckpointError, NonFiniteLoss, Training, load_checkpoint, save_checkpoint
@@ -75,7 +77,7 @@ class StudentWorker(tune.Trainable):
             started = time.monotonic()
             while not self._training.finished:
                 epochs.append(self._training.run_epoch())
-                self._val_accuracy = epochs[-1].metrics["val_accuracy"]
+                self._metrics = epochs[-1].metrics
                 if (
                     epochs[-1].epoch in self._task.checkpoint_epochs
                     or time.monotonic() - started > REPORT_EVERY_S
@@ -96,7 +98,7 @@ class StudentWorker(tune.Trainable):
 
     def _start(self) -> Training:
         task = self._task
-        training = Training(task.config, self._data, self._augment, self._teacher, str(self._device))
+        training = training_for(task.config, self._data, self._augment, self._teacher, str(self._device))
         if task.from_checkpoint:
             try:
                 training.load_state_dict(
@@ -110,7 +112,7 @@ class StudentWorker(tune.Trainable):
         assert self._training is not None
         results = [epoch.to_json() for epoch in epochs]
         if self._training.finished:
-            return Report(epochs=results, finished=True, student=self._save_student())
+            return Report(epochs=results, finished=True, student=self._save_students())
         rung = bool(epochs) and epochs[-1].epoch in self._task.checkpoint_epochs
         due = time.monotonic() - self._checkpoint_time > CHECKPOINT_EVERY_S
         return Report(epochs=results, checkpoint=self._save_checkpoint() if rung or due else None)
@@ -128,20 +130,24 @@ class StudentWorker(tune.Trainable):
         self._checkpoint_time = time.monotonic()
         return {"epoch": self._training.epoch, "path": str(path.relative_to(self._output)), "sha256": sha256}
 
-    def _save_student(self) -> str:
+    def _save_students(self) -> str:
+        """Every student into a folder of its own; returns the first's, relative to the sweep's."""
         assert self._training is not None
-        folder, data = f"students/{self._task.trial_id}", self._data
-        description = {
-            "student_id": self._task.trial_id,
-            "config": self._task.config.flat(),
-            "val_accuracy": self._val_accuracy,
-            "dataset": data.name,
-            "class_names": list(data.class_names),
-            "mean": list(data.mean),
-            "std": list(data.std),
-        }
-        save_student(self._output / folder, self._training.student, description)
-        return folder
+        data, students = self._data, self._training.students
+        configs = online.configs(self._task.config)
+        ids = student_ids(self._task.trial_id, len(students))
+        for number, (name, config, student) in enumerate(zip(ids, configs, students, strict=True), start=1):
+            description = {
+                "student_id": name,
+                "config": config.flat(),
+                "val_accuracy": self._metrics[of_student("val_accuracy", number)],
+                "dataset": data.name,
+                "class_names": list(data.class_names),
+                "mean": list(data.mean),
+                "std": list(data.std),
+            }
+            save_student(self._output / "students" / name, student, description)
+        return f"students/{ids[0]}"
 
     def cleanup(self) -> None:
         self._training = None
