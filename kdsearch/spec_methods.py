@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from kdsearch import layer_map
 from kdsearch.losses import METHODS, SLOTS
 from kdsearch.models import FAMILIES, TRANSFORMER_DETAILS, Family, family
-from kdsearch.spec_checks import option_sets, reachable
+from kdsearch.spec_checks import UNKNOWN_STAGES, option_sets, reachable
 from kdsearch.spec_read import INVALID
 from kdsearch.spec_yaml import Problems
 
@@ -27,6 +28,7 @@ def check(values: Values, roles: Roles, problems: Problems) -> None:
     """Add every problem that a method makes with the rest of the spec."""
     check_networks(values, roles, problems)
     _check_stages(values, problems)
+    _check_pairs(values, problems)
     _check_mixup(values, problems)
     _check_label_shares(values, problems)
     _check_teacher_views(values, problems)
@@ -66,12 +68,42 @@ def _check_stages(values: Values, problems: Problems) -> None:
     """A method may need several stages of every student that can be reached."""
     for slot, name, _ in _chosen(values):
         least = METHODS[name].min_stages
-        for student, dimensions in _mappings(values, "student"):
-            if least > 1 and _is_sound(dimensions):
-                fewest = min(len(family(student).stages(options)) for options in option_sets(dimensions))
-                if fewest < least:
-                    allowed = f"{name} needs {least} stages or more, student {student} can have {fewest}"
-                    problems.add(("distill", slot, name), allowed)
+        for student, count in _fewest_stages(values):
+            if count < least:
+                allowed = f"{name} needs {least} stages or more, student {student} can have {count}"
+                problems.add(("distill", slot, name), allowed)
+
+
+def _check_pairs(values: Values, problems: Problems) -> None:
+    """A method may need several pairs of stages, whichever of its layer maps meets whichever student."""
+    for slot, name, options in _chosen(values):
+        least, path = METHODS[name].min_pairs, ("distill", slot, name, "layer_map")
+        if least == 1 or not _is_sound(options):
+            continue
+        for text in reachable(options["layer_map"]):
+            for student, count in _fewest_stages(values):
+                if _num_pairs(text, count) < least:
+                    allowed = (
+                        f"{name} needs a map of {least} pairs or more, for example all (student {student})"
+                    )
+                    problems.add(path, allowed, value=text)
+
+
+def _fewest_stages(values: Values) -> Iterator[tuple[str, int]]:
+    """Every student's family, and the fewest stages that it can have."""
+    for student, dimensions in _mappings(values, "student"):
+        if _is_sound(dimensions):
+            yield student, min(len(family(student).stages(options)) for options in option_sets(dimensions))
+
+
+def _num_pairs(text: str, num_student: int) -> int:
+    """The fewest pairs of a layer map beside a teacher of many stages; a searched one may come to one."""
+    if text == layer_map.SEARCHED:
+        return 1
+    try:
+        return len(layer_map.parse(text, num_student, UNKNOWN_STAGES))
+    except ValueError:  # a problem found elsewhere
+        return UNKNOWN_STAGES
 
 
 def _check_mixup(values: Values, problems: Problems) -> None:

@@ -76,6 +76,14 @@ REFUSALS = {
         {"student": "{mlp: {depth: {type: int, low: 1, high: 3}}}", "distill": "{self: byot}"},
         "distill.self.byot: byot needs 2 stages or more, student mlp can have 1",
     ),
+    "one pair for a method that goes from pair to pair": (
+        {"distill": "{feature: {svd: {layer_map: last}}}"},
+        "distill.feature.svd.layer_map: last: svd needs a map of 2 pairs or more, for example all (student resnet)",
+    ),
+    "a search that may find one pair for it": (
+        {"distill": "{feature: {svd: {layer_map: {type: categorical, choices: [all, searched]}}}}"},
+        "distill.feature.svd.layer_map: searched: svd needs a map of 2 pairs or more, for example all (student resnet)",
+    ),
     "partners among mixed images": (
         {"data": "{dataset: digits, augment: [mixup]}", "distill": "{self: cs_kd}"},
         "distill.self.cs_kd: cs_kd compares two images of one class, and mixup leaves none: take it out of data.augment",

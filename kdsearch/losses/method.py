@@ -31,7 +31,7 @@ class Method:
     A response method's options make alpha = 1 the total of its paper; `label_weight` is the weight of the
     label cross-entropy there, None for kd's 1 - alpha; in another slot None for no word on it. An option
     `alone` is the share of the epochs in which the term trains by itself, before all else and then no more.
-    `min_stages` are the fewest stages that a student must have.
+    `min_stages` are the fewest stages that a student must have, `min_pairs` the fewest pairs of a layer map.
     `deploys` names a function (student, choice, teacher) -> student of `Choice`s, where what is saved is
     more than the student that the spec names.
     """
@@ -48,6 +48,7 @@ class Method:
     deploys: str = ""
     label_weight: float | None = None
     min_stages: int = 1
+    min_pairs: int = 1
 
 
 def weight(default: float, source: str) -> Option:

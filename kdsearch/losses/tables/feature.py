@@ -185,6 +185,7 @@ FEATURE: dict[str, Method] = {
         needs=frozenset({"features"}),
         spatial=True,
         learned=True,
+        min_pairs=2,
         options={
             "weight": weight(1.0, "mdistiller on CIFAR-100"),
             "layer_map": layer_map(
