@@ -10,11 +10,13 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 from kdsearch import layer_map
 from kdsearch.losses import METHODS, SLOTS
 from kdsearch.models import family
+from kdsearch.records import Choice
 from kdsearch.schedules import applies
 from kdsearch.spec_read import INVALID, Categorical, Dimension, Distribution, Float, Int, grid_value
 from kdsearch.spec_schema import COSTS, TEACHER, TRAIN_OPTIONS
@@ -326,6 +328,21 @@ def _check_online(values: Values, problems: Problems) -> None:
                 problems.add(path, allowed)
 
 
+def _check_deployed(values: Values, problems: Problems) -> None:
+    """A method that saves more than the student must be able to, with every student and teacher."""
+    teachers = [Choice(name) for name, _ in _entries(values, "teacher")] or [Choice("resnet")]
+    for slot in SLOTS:
+        methods = [name for name, _ in _entries(values, f"distill.{slot}") if name != "none"]
+        for name in (name for name in methods if METHODS[name].deploys):
+            module, function = METHODS[name].deploys.split(":")
+            deploy = getattr(import_module(module), function)
+            for (student, _), teacher in itertools.product(_entries(values, "student"), teachers):
+                try:
+                    deploy(Choice(student), Choice(name), teacher)
+                except ValueError as error:
+                    problems.add(("distill", slot, name), str(error).removeprefix(f"{name}: "))
+
+
 def _check_maps(values: Values, problems: Problems) -> None:
     teachers = [(name, options) for name, options in _entries(values, "teacher") if _is_sound(options)]
     counts = [len(family(name).stages(options)) for name, options in teachers]
@@ -355,6 +372,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[Values, Problems], None]], ...] =
     (("distill",), _check_schedule),
     (("distill",), _check_curriculum),
     ((), _check_online),
+    ((), _check_deployed),
     ((), _check_maps),
     (("resources",), _check_resources),
 )

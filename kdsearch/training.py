@@ -187,7 +187,8 @@ class Training:
         learned = {slot: term for slot, (_, term) in self._terms.items() if isinstance(term, nn.Module)}
         self._learned = nn.ModuleDict(learned).to(where)
         parameters = [*self.student.parameters(), *self._learned.parameters()]
-        self._optimizer = build_optimizer(config.train, parameters)
+        # A classifier taken over from the teacher is no one's to train, or to decay.
+        self._optimizer = build_optimizer(config.train, [p for p in parameters if p.requires_grad])
 
     @property
     def students(self) -> tuple[Classifier, ...]:

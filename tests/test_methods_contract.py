@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdsearch import layer_map
@@ -92,6 +93,19 @@ def outputs(
     }
     features = {name: leaf(map_.relu()) for name, map_ in maps.items()}
     return Outputs(leaf(logits), features, leaf(embedding), details)
+
+
+def projected(student: Outputs, teacher: Outputs) -> Outputs:
+    """With what a student that ends in its teacher's classifier makes of its last map."""
+    *_, own = student.features.values() or [None]
+    *_, other = teacher.features.values() or [None]
+    if own is None or other is None:
+        return student
+    size = min(own.shape[2], other.shape[2])
+    generator = torch.Generator().manual_seed(7)
+    kernel = torch.randn(other.shape[1], own.shape[1], 1, 1, generator=generator).to(own)
+    map_ = F.conv2d(F.adaptive_avg_pool2d(own, size), kernel)
+    return student._replace(details={**student.details, "projected": {"map": map_}})
 
 
 def leaves(out: Outputs) -> Iterator[Tensor]:
@@ -237,10 +251,12 @@ class Case:
     def value(self, student: Outputs, teacher: Outputs, of_batch: Batch, epoch: int = LATE) -> Tensor:
         """The method's own loss: the sum of the parts it names."""
         torch.manual_seed(6)  # as a training does at the start of an epoch
-        return torch.stack(list(self.term(student, teacher, of_batch, epoch).values())).sum()
+        parts = self.term(projected(student, teacher), teacher, of_batch, epoch)
+        return torch.stack(list(parts.values())).sum()
 
     def total(self, student: Outputs, teacher: Outputs, of_batch: Batch, epoch: int = LATE) -> Tensor:
         torch.manual_seed(6)
+        student = projected(student, teacher)
         return total_loss(self.config, self.terms, student, teacher, of_batch, epoch)[0]
 
 
@@ -262,7 +278,7 @@ def test_entry_is_well_formed(key: str) -> None:
     assert method.needs
     assert method.needs <= TENSORS | {"labels", "indices"}
     assert ("weight" in method.options) == (method.slot != "response")
-    assert method.label_weight is None or method.slot in ("response", "self")
+    assert method.label_weight is None or method.slot in ("response", "self") or method.deploys
     assert ("layer_map" in method.options) <= bool({"features", "before"} & method.needs)
     assert "arXiv" in method.doc
 
@@ -401,7 +417,8 @@ def test_float32_has_the_value_of_float64(key: str) -> None:
 
 
 def test_parts_are_scalars_named_for_the_method(key: str) -> None:
-    parts = Case(key).term(outputs(SMALL, seed=1), outputs(WIDE, seed=2), batch(), LATE)
+    student, teacher = outputs(SMALL, seed=1), outputs(WIDE, seed=2)
+    parts = Case(key).term(projected(student, teacher), teacher, batch(), LATE)
     assert all(part.shape == () for part in parts.values())
     assert all(name == key or name.startswith(f"{key}_") for name in parts)
 

@@ -259,7 +259,14 @@ _TORCHVISION_FAMILY = Family(
 
 
 def family(name: str) -> Family:
-    """The entry of a family, or of `torchvision/<name>`. Raises KeyError for an unknown name."""
+    """The entry of a family, of `torchvision/<name>` or of a student that `kdsearch.models.reuse` composed.
+
+    Raises KeyError for an unknown name.
+    """
+    if name.startswith("simkd:"):
+        from kdsearch.models import reuse  # it needs this table
+
+        return reuse.composed(name, family)
     prefix, _, model = name.partition("/")
     if prefix == "torchvision" and model in TORCHVISION:
         return _TORCHVISION_FAMILY

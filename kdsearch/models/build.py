@@ -71,7 +71,10 @@ def build(
 
 def weightless(architecture: Architecture) -> Classifier:
     """A model on the meta device, to be given its weights: nothing is drawn, nothing downloaded."""
-    options = {name: False if name == "pretrained" else value for name, value in architecture.options.items()}
+    options = {
+        name: False if name.split(".")[-1] == "pretrained" else value
+        for name, value in architecture.options.items()
+    }
     with Weightless():
         model = build(*architecture._replace(options=options))
     model.architecture = architecture

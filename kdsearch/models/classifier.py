@@ -49,7 +49,8 @@ class Outputs(NamedTuple):
     tokens: stage name, and "embedding" for what enters the first stage -> hidden states [B,L,D].
     The class token comes first, the patches of the stage's map last, row by row.
     Always there where a network has one: token: "logits" -> a distillation token's own logits [B,K]; then
-    `logits` are the class token's in training mode and the mean of both in evaluation mode.
+    `logits` are the class token's in training mode and the mean of both in evaluation mode; and projected:
+    "map" -> the map [B,C,H,W] that a student with its teacher's classifier averages.
     """
 
     logits: Tensor

@@ -179,6 +179,18 @@ FEATURE: dict[str, Method] = {
         "no layer map to choose; tied to the batch size: a shorter batch is skipped. "
         "Chen et al., AAAI 2021, arXiv 2012.03236",
     ),
+    "simkd": Method(
+        build="kdsearch.losses.simkd:build",
+        slot="feature",
+        needs=frozenset({"features"}),
+        zero_when_equal=False,
+        options={"weight": weight(1.0, "the authors' on CIFAR-100, without labels")},
+        deploys="kdsearch.models.reuse:reusing",
+        label_weight=0.0,
+        doc="The student's last map, through a projector, meets the one behind the teacher's classifier; "
+        "projector and classifier stay in the student and count in its size. "
+        "Chen et al., CVPR 2022, arXiv 2203.14001",
+    ),
     "svd": Method(
         build="kdsearch.losses.svd:build",
         slot="feature",
