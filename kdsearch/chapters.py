@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-from kdsearch import results, summary, words
+from kdsearch import chapters_teachers, results, summary, words
 from kdsearch.document import Block, Bullets, Code, Facts, Heading, Paragraph, Picture, Table, literal
 from kdsearch.progress import count, duration
-from kdsearch.records import Choice, Event, SweepRecord, TrialRecord
+from kdsearch.records import Event, SweepRecord, TrialRecord
 
 MAX_GROUPS = 20  # of a table by method or layer map; `searched` maps can be as many as there are trials
 GOOD_RETENTION = 0.95
@@ -27,6 +26,7 @@ def chapters(sweep: SweepRecord, events: Sequence[Event], figures: Figures) -> l
         *opening(sweep, events),
         *front(sweep, figures),
         *controls(sweep),
+        *chapters_teachers.teachers(sweep),
         Heading("How far to trust this"),
         Bullets(tuple(_limits(sweep))),
         *recipes(sweep, figures),
@@ -42,7 +42,7 @@ def opening(sweep: SweepRecord, events: Sequence[Event]) -> list[Block]:
     header, runs = sweep.header, summary.sessions(events)
     spec, last = header["spec"], runs[-1]
     families = sorted({trial.config.student.name for trial in sweep.of_role("search")})
-    teacher = _teacher_words(sweep.teacher) if sweep.teacher else "no teacher yet"
+    teacher = chapters_teachers.introduced(sweep)
     ended = f"{last.status}{f' ({literal(last.reason)})' if last.reason else ''}"
     sessions = f" in {len(runs)} sessions" if len(runs) > 1 else ""
     dataset = literal(str(spec.get("data", {}).get("dataset", "unknown data")))
@@ -343,10 +343,6 @@ def reproduction(sweep: SweepRecord) -> list[Block]:
             "`events.jsonl`, from which all of it is rebuilt."
         ),
     ]
-
-
-def _teacher_words(teacher: Mapping[str, Any]) -> str:
-    return f"teacher {words.student(Choice(teacher['family'], teacher['options']))} ({teacher['source']})"
 
 
 def _relative(sweep: SweepRecord, trial: TrialRecord) -> str:

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 from kdsearch import results
 from kdsearch.mlflow_runs import ON_FRONT, SWEEP_ID, TRIAL_ID, Point, Run, sweep_run, trial_run
-from kdsearch.records import Event, replay
+from kdsearch.records import Event, is_teacher, replay
 
 PARENT = "mlflow.parentRunId"
 REPORT = "kdsearch.report"  # checksum of the artifacts: an unchanged report is not sent twice
@@ -201,7 +201,8 @@ class Mirror:
         sweep = replay([*self._sweep_events, *self._trial_events.get(trial_id, [])])
         if trial_id:
             return trial_run(sweep, sweep.trials[trial_id])
-        teachers = (event for event in self._sweep_events if event["kind"] == "teacher_ready")
+        ready = (event for event in self._sweep_events if event["kind"] == "teacher_ready")
+        teachers = (event for event in ready if is_teacher(event))
         return sweep_run(sweep, next(teachers, None))
 
     def _send(self, run: Run) -> None:

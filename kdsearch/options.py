@@ -25,10 +25,11 @@ class Option:
     """One setting of a method, family, dataset or recipe.
 
     `low` and `high` are inclusive bounds; `choices` lists the allowed words. `searchable` is False
-    where a distribution makes no sense (a list, a path). `doc` gives meaning, unit and source.
+    where a distribution makes no sense (a list, a path). `doc` gives meaning, unit and source. `numbers` are
+    one or several: a number, or a list of them.
     """
 
-    type: Literal["float", "int", "str", "bool", "list"]
+    type: Literal["float", "int", "str", "bool", "list", "numbers"]
     default: Any = REQUIRED
     doc: str = ""
     low: float | None = None

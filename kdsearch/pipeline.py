@@ -9,18 +9,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from kdsearch import cli, data, report, session, space, tracking
+from kdsearch import cli, data, report, session, space, spec_teacher, tracking
+from kdsearch import lineup as lineups
 from kdsearch import spec as specs
 from kdsearch import teacher as teachers
 from kdsearch.data import ImageData
 from kdsearch.journal import Journal
+from kdsearch.lineup import Lineup, Part
 from kdsearch.models import family
 from kdsearch.models.build import cost
 from kdsearch.progress import Progress, count, front_table
@@ -30,6 +32,7 @@ from kdsearch.search.bands import CostOf
 from kdsearch.search.conductor import Conductor
 from kdsearch.spec import SweepSpec
 from kdsearch.teacher import Teacher
+from kdsearch.teachers import Faculty
 
 # What a user can do something about: said without a traceback.
 EXPECTED = (cluster.ClusterError, teachers.TeacherError, specs.SpecError, OSError, cli.NotFinishedError)
@@ -42,11 +45,12 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
     phases = Phases()
     with phases.of("data"):
         images = load_data(spec)
-    loaded = load_teacher(spec, images)
-    check_num_trials(spec, loaded)
+    cost_of = cost_function(images)
+    lineup = lay_out(spec, cost_of)
+    loaded = load_teachers(spec, images, lineup)
+    check_num_trials(spec, lineup, loaded)
     if spec.confirm.seeds:
         progress.say("confirm.seeds is not used yet: the front is not retrained, and the report says so")
-    cost_of = cost_function(images)
     session.begin(spec, journal, cost_of, sizes(images))
     (output / "spec.yaml").write_text(yaml.safe_dump(specs.to_dict(spec), sort_keys=False))
     tracker = tracking.Tracker(list(journal.events), functools.partial(journal.append, "mlflow_run"))
@@ -56,10 +60,9 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
             if address:
                 cluster.check_nodes(output)
             with phases.of("teacher"):
-                teacher = loaded or train_teacher(spec, images, progress)
-                accept(teacher, spec, journal, progress)
+                faculty = train_teachers(spec, images, lineup, loaded, journal, progress)
             with phases.of("search"):
-                search(spec, images, teacher, output, journal, cost_of, progress)
+                search(spec, images, faculty, lineup, output, journal, progress)
     except BaseException as error:
         is_interrupt = isinstance(error, KeyboardInterrupt)
         status = "interrupted" if is_interrupt else "failed"
@@ -137,45 +140,95 @@ def cost_function(images: ImageData) -> CostOf:
     return cost_of
 
 
-def load_teacher(spec: SweepSpec, images: ImageData) -> Teacher | None:
-    """The teacher of `teacher.checkpoint`, None without one. Raises UsageError where it does not fit."""
-    if spec.teacher.checkpoint is None:
-        return None
+def lay_out(spec: SweepSpec, cost_of: CostOf) -> Lineup:
+    """The networks that the teacher is made of. Raises UsageError where one does not suit the images."""
     try:
-        teacher = teachers.load_checkpoint_teacher(spec, images)
-        specs.check_layer_maps(spec, num_stages(teacher))
-        specs.check_teacher_family(spec, teacher.family)
+        return lineups.lay_out(spec, cost_of)
+    except ValueError as error:
+        raise cli.UsageError(f"teacher: {error}") from None
+
+
+def load_teachers(spec: SweepSpec, images: ImageData, lineup: Lineup) -> dict[str, Teacher]:
+    """The teachers that come from a checkpoint, by name. Raises UsageError where one does not fit."""
+    try:
+        loaded = {
+            part.name: teachers.load_checkpoint_teacher(teachers.with_network(spec, part.network), images)
+            for part in lineup.parts
+            if part.network.checkpoint is not None
+        }
+        leaders = [spec_teacher.leader(choice) for choice in spec_teacher.choices(spec.teacher).values()]
+        leading = {part.name for part in lineup.parts if part.network in leaders}
+        specs.check_layer_maps(spec, {n: num_stages(t) for n, t in loaded.items() if n in leading})
+        for name in leading & loaded.keys():
+            specs.check_teacher_family(spec, loaded[name].family)
     except (teachers.TeacherError, specs.SpecError) as error:
         raise cli.UsageError(str(error)) from None
-    return teacher
+    return loaded
 
 
-def check_num_trials(spec: SweepSpec, loaded: Teacher | None) -> None:
+def check_num_trials(spec: SweepSpec, lineup: Lineup, loaded: Mapping[str, Teacher]) -> None:
     """Raises UsageError where the sampler lists more configurations than anyone can have meant."""
-    stages = specs.num_teacher_stages(spec) if loaded is None else num_stages(loaded)
-    assert stages is not None  # the spec names a family or a checkpoint
     try:
-        space.num_search_trials(spec, stages)
+        space.num_search_trials(spec, lineup.stages({name: num_stages(loaded[name]) for name in loaded}))
     except ValueError as error:
         raise cli.UsageError(f"search.sampler: {spec.search.sampler} lists {error}") from None
 
 
-def train_teacher(spec: SweepSpec, images: ImageData, progress: Progress) -> Teacher:
-    """The stored teacher, or a new one, trained by Ray where the resources are."""
-    return teachers.prepare(spec, images, progress=progress.teacher_epoch, trainer=driver.train_teacher)
-
-
-def accept(teacher: Teacher, spec: SweepSpec, journal: Journal, progress: Progress) -> None:
-    """Show the teacher and journal it. Refuses one that did not converge, or is not the one of before."""
-    for line in teachers.describe(teacher):
-        progress.say(line)
-    teachers.check_converged(teacher, spec)
-    before = [event["key"] for event in journal.events if event["kind"] == "teacher_ready"]
-    if before and before[-1] != teacher.key:
-        raise cli.NotFinishedError(
-            "the teacher is not the one that this sweep began with; use another --output"
+def train_teachers(
+    spec: SweepSpec,
+    images: ImageData,
+    lineup: Lineup,
+    loaded: Mapping[str, Teacher],
+    journal: Journal,
+    progress: Progress,
+) -> Faculty:
+    """Every network that teaches, in turn: loaded, stored, or trained by Ray where the resources are."""
+    networks: dict[str, Teacher] = {}
+    for number, part in enumerate(lineup.parts, start=1):
+        own = teachers.with_network(spec, part.network)
+        if part.name:
+            progress.say(f"teacher {part.name} ({number} of {len(lineup.parts)})")
+        above = None if part.learns_from is None else networks[part.learns_from]
+        teacher = loaded.get(part.name) or teachers.prepare(
+            own, images, progress=progress.teacher_epoch, trainer=driver.train_teacher, above=above
         )
-    journal.append("teacher_ready", **described(teacher))
+        networks[part.name] = teacher
+        accept(teacher, part.network.min_accuracy, journal, progress, part.name, **about(part))
+    faculty = Faculty(spec.teacher, networks)
+    for whole in faculty.wholes(images):
+        progress.say(f"teacher {whole.name or 'in all'}: {', '.join(whole.of)}")
+        is_teacher = whole.role == "teacher"
+        asked = spec_teacher.choices(spec.teacher)[whole.name].min_accuracy if is_teacher else None
+        more = {"of": list(whole.of)} | ({} if is_teacher else {"role": whole.role})
+        accept(whole.teacher, asked, journal, progress, whole.name, **more)
+    return faculty
+
+
+def about(part: Part) -> dict[str, Any]:
+    """What the journal says of a network beyond its name: nothing of one that is a teacher by itself."""
+    lesson = part.network.learns_from
+    role = {} if part.role == "teacher" else {"role": part.role}
+    if lesson is None:
+        return role
+    weights = {name: getattr(lesson, name) for name in teachers.LESSON}
+    return {**role, "learns_from": part.learns_from, "lesson": weights}
+
+
+def accept(
+    teacher: Teacher, asked: float | None, journal: Journal, progress: Progress, name: str, **more: Any
+) -> None:
+    """Show the teacher and journal it. Refuses one that did not converge, or is not the one of before."""
+    whole = "role" not in more
+    for line in teachers.describe(teacher) if whole else [teachers.summarised(teacher)]:
+        progress.say(line)
+    teachers.check_converged(teacher, asked)
+    ready = [event for event in journal.events if event["kind"] == "teacher_ready"]
+    before = [event["key"] for event in ready if event.get("name", "") == name]
+    if before and before[-1] != teacher.key:
+        which = f"the teacher {name}" if name else "the teacher"
+        raise cli.NotFinishedError(f"{which} is not the one that this sweep began with; use another --output")
+    named = {"name": name} if name else {}
+    journal.append("teacher_ready", **named, **described(teacher), **more)
 
 
 def num_stages(teacher: Teacher) -> int:
@@ -190,17 +243,18 @@ def described(teacher: Teacher) -> dict[str, Any]:
 def search(
     spec: SweepSpec,
     images: ImageData,
-    teacher: Teacher,
+    faculty: Faculty,
+    lineup: Lineup,
     output: Path,
     journal: Journal,
-    cost_of: CostOf,
     progress: Progress,
 ) -> None:
     """Run every trial that the spec still wants. Raises NotFinishedError when all of them failed."""
-    conductor = Conductor(spec, journal, num_stages(teacher), cost_of)
+    stages = lineup.stages({name: num_stages(network) for name, network in faculty.networks.items()})
+    conductor = Conductor(spec, journal, stages, lineup.cost_of, settle=lineup.settled)
     progress.start_search(conductor.sweep, conductor.num_trials)
     try:
-        driver.run_search(spec, conductor, images, teacher, output, progress.tick)
+        driver.run_search(spec, conductor, images, faculty, output, progress.tick)
     finally:
         progress.end_search()
     if conductor.all_failed():

@@ -9,7 +9,7 @@ import itertools
 import os
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,33 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from kdsearch import cli, space, teacher
+from kdsearch import cli, space, spec_teacher, teacher
 from kdsearch.data import ImageData
 from kdsearch.data.views import Views
 from kdsearch.device import device_policy, num_threads
+from kdsearch.lineup import Lineup
 from kdsearch.models import family as network_family
 from kdsearch.models.build import build, measure
-from kdsearch.pipeline import cost_function, load_data
+from kdsearch.pipeline import cost_function, lay_out, load_data
 from kdsearch.progress import count, duration
 from kdsearch.search import asha
 from kdsearch.search.bands import band_edges, extreme_students
 from kdsearch.search.slots import slots_on
-from kdsearch.spec import Categorical, Float, Int, SweepSpec
+from kdsearch.spec import (
+    Assistants,
+    Categorical,
+    Ensemble,
+    Float,
+    Int,
+    Stages,
+    SweepSpec,
+    TeacherSource,
+)
 from kdsearch.spec_checks import reachable
+from kdsearch.weights import WeightsError
 
 TIMED_STEPS = 3
+TO_TRAIN = "to be trained"
 JOURNAL_BYTES_PER_EPOCH = 500  # an `epoch` line with three terms; curves.csv comes on top
 STATES_PER_CHECKPOINT = 2  # weights and momentum
 
@@ -62,17 +74,22 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
         f"  data      {spec.data.dataset}: {len(images.train):,} training and {len(images.validation):,} "
         f"validation images of {shape}, {images.num_classes} classes"
     )
-    family, options, origin = find_teacher(spec, images)
+    lineup = lay_out(spec, cost_function(images))
+    found = [find_teacher(teacher.with_network(spec, part.network), images) for part in lineup.parts]
     torch.set_num_threads(num_threads(spec.resources.cpus_per_trial))
     batch_size = largest_batch(spec)
-    built_teacher = try_out(family, options, images, batch_size, spec)
+    built = [try_out(family, options, images, batch_size, spec) for family, options, _ in found]
     students = [
         try_out(choice.name, choice.options, images, batch_size, spec)
         for choice in extreme_students(spec, cost_function(images))
     ]
-    yield f"  teacher   {built_teacher}; {origin}"
+    for part, network, (_, _, origin) in zip(lineup.parts, built, found, strict=True):
+        above = "" if part.learns_from is None else f" by {part.learns_from or 'the teacher'}"
+        named = f"{part.name}: " if part.name else ""
+        yield f"  teacher   {named}{network}; {origin}{above if origin == TO_TRAIN else ''}"
+    forward_s = slowest_teacher_s(spec.teacher, lineup, built)
     for name, student in zip(("smallest", "largest"), students, strict=False):
-        step_ms = 1000 * (student.step_s + built_teacher.forward_s)
+        step_ms = 1000 * (student.step_s + forward_s)
         yield f"  {name:9} {student}; {step_ms:.3g} ms a step of {batch_size} images"
     edges = [count(edge) for edge in band_edges(spec, cost_function(images))]
     bands = ", ".join(f"{low} to {high}" for low, high in itertools.pairwise(edges))
@@ -82,10 +99,18 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     num_peers = most_peers(spec)
     steps = -(-len(images.train) // batch_size)
     step_s = num_peers * statistics.mean(student.step_s for student in students)
-    trial_s = spec.epochs * steps * (step_s + built_teacher.forward_s)
-    epochs = teacher.trial_config(spec).train.epochs if origin == "to be trained" else 0
-    teacher_s = epochs * steps * built_teacher.step_s
-    num_search, num_controls = count_trials(spec, len(network_family(family).stages(options)), len(students))
+    trial_s = spec.epochs * steps * (step_s + forward_s)
+    teacher_s = sum(
+        part.network.train["epochs"] * steps * network.step_s
+        for part, network, (_, _, origin) in zip(lineup.parts, built, found, strict=True)
+        if origin == TO_TRAIN
+    )
+    whom = "the teacher" if len(lineup.parts) == 1 else f"{len(lineup.parts)} teachers"
+    stages = {
+        part.name: len(network_family(family).stages(options))
+        for part, (family, options, _) in zip(lineup.parts, found, strict=True)
+    }
+    num_search, num_controls = count_trials(spec, lineup.stages(stages), len(students))
     num_trials, slots = num_search + num_controls, local_slots(spec)
     seeds = f", {spec.search.seeds} seeds of each configuration" if spec.search.seeds > 1 else ""
     yield (
@@ -94,16 +119,17 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     )
     yield f"  stopping  {stopping(spec)}"
     yield (
-        f"  time      about {duration(teacher_s)} for the teacher and {duration(trial_s)} for a full trial; "
+        f"  time      about {duration(teacher_s)} for {whom} and {duration(trial_s)} for a full trial; "
         f"at most {duration(teacher_s + num_trials * trial_s / slots)} in all, evaluation apart"
     )
     largest_mb = max(student.cost["size_mb"] for student in students)
     disk = num_trials * (num_peers * largest_mb + spec.epochs * JOURNAL_BYTES_PER_EPOCH / 1e6)
-    disk += slots * STATES_PER_CHECKPOINT * num_peers * largest_mb + built_teacher.cost["size_mb"]
+    disk += slots * STATES_PER_CHECKPOINT * num_peers * largest_mb
+    disk += sum(network.cost["size_mb"] for network in built)
     yield f"  disk      at most {disk:,.0f} MB, most of it under {output}"
 
 
-def count_trials(spec: SweepSpec, num_teacher_stages: int, num_extremes: int) -> tuple[int, int]:
+def count_trials(spec: SweepSpec, num_teacher_stages: Stages, num_extremes: int) -> tuple[int, int]:
     """Search trials and controls. Raises UsageError where the sampler lists too many."""
     if not space.is_listed(spec):
         return space.num_search_trials(spec, num_teacher_stages), num_extremes
@@ -116,17 +142,29 @@ def count_trials(spec: SweepSpec, num_teacher_stages: int, num_extremes: int) ->
 
 
 def find_teacher(spec: SweepSpec, images: ImageData) -> tuple[str, Mapping[str, Any], str]:
-    """Family, options and where the teacher comes from. Raises UsageError for an unusable checkpoint."""
+    """Family, options and where one network comes from. Raises UsageError for an unusable checkpoint."""
+    network = teacher.network(spec)
     try:
-        if spec.teacher.checkpoint is not None:
+        if network.checkpoint is not None:
             loaded = teacher.load_checkpoint_teacher(spec, images)
             return loaded.family, loaded.options, f"loaded, accuracy {loaded.report['accuracy']:.4f}"
         stored = teacher.find(teacher.content_key(spec, images), teacher.default_store())
-    except teacher.TeacherError as error:
+    except (teacher.TeacherError, WeightsError) as error:
         raise cli.UsageError(str(error)) from None
-    assert spec.teacher.family is not None  # the spec has either
-    origin = f"stored, accuracy {stored.report['accuracy']:.4f}" if stored else "to be trained"
-    return spec.teacher.family, spec.teacher.options, origin
+    assert network.family is not None  # the spec has either
+    origin = f"stored, accuracy {stored.report['accuracy']:.4f}" if stored else TO_TRAIN
+    return network.family, network.options, origin
+
+
+def slowest_teacher_s(source: TeacherSource, lineup: Lineup, built: Sequence[Built]) -> float:
+    """Seconds of a forward pass of the slowest teacher that a trial can have."""
+    seconds = {part.name: network.forward_s for part, network in zip(lineup.parts, built, strict=True)}
+    totals = []
+    for name, choice in spec_teacher.choices(source).items():
+        own = [seconds[part.name] for part in lineup.parts if not name or part.name.split("/")[0] == name]
+        is_average = isinstance(choice, Ensemble) or getattr(choice, "use", "") == "ensemble"
+        totals.append(sum(own) if is_average else max(own))
+    return max(totals)
 
 
 def try_out(
@@ -179,7 +217,11 @@ def searched(spec: SweepSpec) -> list[str]:
         for name, options in choices.items():
             yield from within(f"{prefix}.{name}", options)
 
-    names = [*slot("student", spec.student), *within("distill", vars(spec.distill))]
+    names = [
+        *searched_of_teacher(spec.teacher),
+        *slot("student", spec.student),
+        *within("distill", vars(spec.distill)),
+    ]
     for name, choices in [*spec.distill.slots.items(), ("online", spec.distill.online)]:
         names += slot(f"distill.{name}", choices)
     names += slot("distill.schedule", spec.distill.schedule)
@@ -191,6 +233,18 @@ def most_peers(spec: SweepSpec) -> int:
     """How many students a trial trains at most."""
     searched = [options["peers"] for name, options in spec.distill.online.items() if name != "none"]
     return max((max(reachable(peers)) for peers in searched), default=1)
+
+
+def searched_of_teacher(source: TeacherSource) -> Iterator[str]:
+    named = spec_teacher.choices(source)
+    if len(named) > 1:
+        yield "teacher"
+    for name, choice in named.items():
+        prefix = f"teacher.{name}" if name else "teacher"
+        if isinstance(choice, Assistants) and isinstance(choice.steps, Int | Categorical):
+            yield f"{prefix}.steps"
+        if isinstance(choice, Ensemble) and choice.weights == "searched":
+            yield from (f"{prefix}.weights.{member}" for member in choice.of)
 
 
 def stopping(spec: SweepSpec) -> str:

@@ -48,6 +48,16 @@ class Choice:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+def joined(name: str, part: str) -> str:
+    """The name of a part of the teacher `name`; the only teacher has no name."""
+    return "/".join(filter(None, (name, part)))
+
+
+def teacher_name(choice: Choice) -> str:
+    """Which `teacher_ready` event a trial's teacher is: the last assistant of its chain, where it has one."""
+    return joined(choice.name, choice.options.get("assistants", ""))
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """The recipe of one training. `lr` is the peak, `weight_decay` also applies to learned loss parts."""
@@ -76,6 +86,7 @@ class TrialConfig:
     `schedule` moves temperature, alpha and weights (`kdsearch.schedules`), `curriculum` chooses an epoch's
     samples, `teacher_views` is the number of views of an image over which the teacher's output is averaged.
     `online` trains further students with this one (`kdsearch.online`), `student` is the first of them.
+    `teacher` is the one of several that teaches, with what the trial chose of it (`teacher_name`).
     `stream` picks the views (augmentation), `seed` the initial weights and the order.
     """
 
@@ -89,6 +100,7 @@ class TrialConfig:
     curriculum: Choice = Choice("none")
     online: Choice = Choice("none")
     teacher_views: int = 1
+    teacher: Choice = Choice("")
     seed: int = 0
     stream: int = 0
 
@@ -119,6 +131,9 @@ class TrialConfig:
                 values |= {f"distill.{name}.{option}": value for option, value in choice.options.items()}
         if self.teacher_views != 1:
             values["distill.teacher_views"] = self.teacher_views
+        if self.teacher.name:
+            values["teacher"] = self.teacher.name
+        values |= {f"teacher.{name}": value for name, value in self.teacher.options.items()}
         for name, value in dataclasses.asdict(self.train).items():
             values[f"train.{name}"] = ",".join(map(str, value)) if isinstance(value, tuple) else value
         return values
@@ -131,11 +146,8 @@ class TrialConfig:
         train = dict(data["train"])
         train["milestones"] = tuple(train["milestones"])
         distill = {slot: Choice(**choice) for slot, choice in data["distill"].items()}
-        choices = {
-            name: Choice(**data[name])
-            for name in ("student", "schedule", "curriculum", "online")
-            if name in data
-        }
+        names = ("student", "schedule", "curriculum", "online", "teacher")
+        choices = {name: Choice(**data[name]) for name in names if name in data}
         return TrialConfig(**{**data, **choices, "train": TrainConfig(**train), "distill": distill})
 
 
@@ -237,17 +249,31 @@ def _own(values: Mapping[str, float], number: int) -> dict[str, float]:
 
 @dataclass
 class SweepRecord:
-    """What the journal says about a sweep. `header` is the newest `sweep_started` event."""
+    """What the journal says about a sweep. `header` is the newest `sweep_started` event.
+
+    `teachers` has every `teacher_ready` by name, '' where there is but one. Some only take part in teaching:
+    their `role` is member, generation or assistant and not teacher.
+    """
 
     header: Event
     sessions: list[Event]  # every sweep_started event, resumed ones included
-    teacher: Event | None = None
+    teachers: dict[str, Event] = field(default_factory=dict)
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     mlflow_parent: Event | None = None
     test_openings: list[Event] = field(default_factory=list)
     ended: Event | None = None
     last_time: float = 0.0
     spent_s: float = 0.0  # wall seconds of all sessions' searches, the teacher's training left out
+
+    @property
+    def teacher(self) -> Event | None:
+        """The teacher that students are compared with: the most accurate one, of equal ones the first."""
+        found = [event for event in self.teachers.values() if is_teacher(event)]
+        return max(found, key=lambda event: event.get("accuracy") or 0.0, default=None)
+
+    def teacher_of(self, config: TrialConfig) -> Event | None:
+        """The teacher whose stages and head a trial's methods meet."""
+        return self.teachers.get(teacher_name(config.teacher))
 
     def of_role(self, role: Role) -> list[TrialRecord]:
         return sorted((t for t in self.trials.values() if t.role == role), key=lambda t: t.number)
@@ -263,7 +289,7 @@ class SweepRecord:
             self.header, self.ended = event, None
             self.sessions.append(event)
         elif kind == "teacher_ready":
-            self.teacher = event
+            self.teachers[event.get("name", "")] = event
         elif kind == "trial_started":
             self._start(event)
         elif kind == "epoch":
@@ -308,6 +334,11 @@ class SweepRecord:
             started=event["time"],
             peers=event.get("peers", ()),
         )
+
+
+def is_teacher(event: Event) -> bool:
+    """Whether a `teacher_ready` is of a whole teacher and not of a part of one."""
+    return bool(event.get("role", "teacher") == "teacher")
 
 
 def replay(events: Iterable[Event]) -> SweepRecord:

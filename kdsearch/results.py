@@ -56,6 +56,7 @@ CONFIRM_COLUMNS = (
     *("gain", "gain_low", "gain_high", "p_on_front", "cost_s"),
 )
 _CONFIG_ORDER: Mapping[str, tuple[str, ...]] = {
+    "teacher": (),
     "student": ("family",),
     "distill": ("alpha", "temperature", "label_weight", *SLOTS, "schedule", "curriculum"),
     "train": tuple(field.name for field in dataclasses.fields(TrainConfig)),
@@ -166,7 +167,10 @@ def teacher_accuracy(sweep: SweepRecord) -> float | None:
 
 
 def retention(sweep: SweepRecord, trial: TrialRecord) -> float | None:
-    """Student over teacher accuracy, None while either is unknown."""
+    """Student over teacher accuracy, None while either is unknown.
+
+    Of several teachers it is the most accurate one, whoever taught this student: one measure for all.
+    """
     return _ratio(trial.val_accuracy, teacher_accuracy(sweep))
 
 
@@ -250,7 +254,7 @@ def curve_columns(rows: Iterable[Row]) -> list[str]:
 
 
 def _config_position(column: str) -> tuple[int, int, str]:
-    section, name = column.split(".", 1)
+    section, _, name = column.partition(".")
     order = _CONFIG_ORDER[section]
     head = name.split(".")[0]
     return list(_CONFIG_ORDER).index(section), order.index(head) if head in order else len(order), column

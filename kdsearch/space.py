@@ -21,12 +21,18 @@ from kdsearch.records import Choice, Role, Scalar, TrainConfig, TrialConfig
 from kdsearch.spec import (
     TRAIN_NEEDS,
     TRAIN_OPTIONS,
+    Assistants,
     Categorical,
     Dimension,
+    Ensemble,
     Float,
     Int,
+    OneOf,
     Slot,
+    Stages,
     SweepSpec,
+    TeacherChoice,
+    TeacherSource,
     grid_value,
     num_teacher_stages,
 )
@@ -35,6 +41,7 @@ from kdsearch.spec import (
 CONSTANT: Slot = {"constant": {}}
 NONE: Slot = {"none": {}}
 MAX_CONFIGURATIONS = 10_000  # of a listed search: nobody meant to run more
+SMALLEST_WEIGHT = 0.01  # of an ensemble's member, before they are scaled to a sum of 1
 
 # The seeds of two trials must differ in more than their last bits; a prime far above any trial count.
 _SEED_STRIDE = 1_000_003
@@ -52,18 +59,30 @@ class Trial(Protocol):
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
 
 
-def suggest(trial: Trial, spec: SweepSpec, num_teacher_stages: int, seed: int) -> TrialConfig:
-    """One configuration; `seed` is the trial's own, of initial weights and order."""
+def suggest(trial: Trial, spec: SweepSpec, num_teacher_stages: Stages, seed: int) -> TrialConfig:
+    """One configuration; `seed` is the trial's own, of initial weights and order.
+
+    A teacher is chosen where a method or the curriculum reads one.
+    """
     student = _suggest_choice(trial, "student", spec.student)
     num_stages = len(family(student.name).stages(student.options))
+    teacher: Choice | None = None
     distill: dict[str, Choice] = {}
     for slot, methods in spec.distill.slots.items():
         choice = _suggest_choice(trial, f"distill.{slot}", methods)
-        if choice.name != "none":
-            distill[slot] = _with_pairs(trial, slot, choice, num_stages, num_teacher_stages)
+        if choice.name == "none":
+            continue
+        if teacher is None and METHODS[choice.name].teacher:
+            teacher = _suggest_teacher(trial, spec.teacher)
+        name = "" if teacher is None else teacher.name
+        known = num_teacher_stages
+        num_teacher = known if isinstance(known, int) else known.get(name, 0)
+        distill[slot] = _with_pairs(trial, slot, choice, num_stages, num_teacher)
 
     schedule = _suggest_schedule(trial, spec, distill)
     curriculum = _suggest_choice(trial, "distill.curriculum", spec.distill.curriculum if distill else NONE)
+    if teacher is None and curriculum.name != "none":
+        teacher = _suggest_teacher(trial, spec.teacher)
 
     def weight(name: str, applies: bool) -> Any:
         return _suggest(trial, f"distill.{name}", getattr(spec.distill, name)) if applies else None
@@ -83,6 +102,7 @@ def suggest(trial: Trial, spec: SweepSpec, num_teacher_stages: int, seed: int) -
         curriculum=curriculum,
         teacher_views=_suggest(trial, "distill.teacher_views", spec.distill.teacher_views) if taught else 1,
         online=_suggest_choice(trial, "distill.online", spec.distill.online),
+        teacher=teacher or Choice(""),
         seed=seed,
     )
 
@@ -151,7 +171,7 @@ def is_listed(spec: SweepSpec) -> bool:
     return spec.search.sampler != "tpe"
 
 
-def listed(spec: SweepSpec, num_teacher_stages: int) -> list[Listed]:
+def listed(spec: SweepSpec, num_teacher_stages: Stages) -> list[Listed]:
     """Every trial of a listed search in the order in which they run, each control before its partners.
 
     All configurations are run with the first seed, then all with the second: a sweep cut short anywhere
@@ -183,7 +203,7 @@ def listed(spec: SweepSpec, num_teacher_stages: int) -> list[Listed]:
     return queue
 
 
-def num_search_trials(spec: SweepSpec, num_teacher_stages: int) -> int:
+def num_search_trials(spec: SweepSpec, num_teacher_stages: Stages) -> int:
     """How many search trials a sweep has; `search.trials` unless it lists fewer."""
     if not is_listed(spec):
         assert spec.search.trials is not None  # the spec asks for it
@@ -192,7 +212,7 @@ def num_search_trials(spec: SweepSpec, num_teacher_stages: int) -> int:
 
 
 def configurations(
-    spec: SweepSpec, num_teacher_stages: int, limit: int = MAX_CONFIGURATIONS
+    spec: SweepSpec, num_teacher_stages: Stages, limit: int = MAX_CONFIGURATIONS
 ) -> list[tuple[dict[str, Scalar], TrialConfig]]:
     """The distinct configurations that the sampler lists, with Optuna's names and values; seed 0.
 
@@ -211,7 +231,7 @@ def configurations(
 
 
 def grid_size(
-    spec: SweepSpec, teacher_stages: int | None = None, limit: int = MAX_CONFIGURATIONS
+    spec: SweepSpec, teacher_stages: Stages | None = None, limit: int = MAX_CONFIGURATIONS
 ) -> int | None:
     """How many distinct configurations there are, found by suggesting every one.
 
@@ -318,6 +338,23 @@ def _suggest_schedule(trial: Trial, spec: SweepSpec, distill: Mapping[str, Choic
     }
     choice = _suggest_choice(trial, "distill.schedule", applying if distill else CONSTANT)
     return choice if choice.options else Choice("constant")
+
+
+def _suggest_teacher(trial: Trial, source: TeacherSource) -> Choice:
+    """One of the teachers, and what is open about it: an ensemble's weights, the length of a chain."""
+    if isinstance(source, OneOf):
+        name = trial.suggest_categorical("teacher", list(source.choices))
+        return Choice(name, _teacher_options(trial, f"teacher.{name}", source.choices[name]))
+    return Choice("", _teacher_options(trial, "teacher", source))
+
+
+def _teacher_options(trial: Trial, key: str, source: TeacherChoice) -> dict[str, Any]:
+    if isinstance(source, Assistants):
+        return {"steps": _suggest(trial, f"{key}.steps", source.steps)}
+    if isinstance(source, Ensemble) and source.weights == "searched":
+        raw = {m: trial.suggest_float(f"{key}.weights.{m}", SMALLEST_WEIGHT, 1.0) for m in source.of}
+        return {f"weights.{member}": weight / sum(raw.values()) for member, weight in raw.items()}
+    return {}
 
 
 def _with_pairs(trial: Trial, slot: str, choice: Choice, num_student: int, num_teacher: int) -> Choice:

@@ -18,31 +18,49 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdsearch import spec_checks, spec_methods
+from kdsearch import spec_checks, spec_methods, spec_teacher
 from kdsearch.losses import SLOTS
 from kdsearch.models import family
 from kdsearch.spec_read import INVALID, Categorical, Dimension, Float, Int, grid_value, read
-from kdsearch.spec_schema import DATA, SPEC, TEACHER, TRAIN_NEEDS, TRAIN_OPTIONS, json_schema
+from kdsearch.spec_schema import DATA, SPEC, TRAIN_NEEDS, TRAIN_OPTIONS, json_schema
+from kdsearch.spec_teacher import (
+    Assistants,
+    BornAgain,
+    Ensemble,
+    Lesson,
+    OneOf,
+    TeacherChoice,
+    TeacherSource,
+    TeacherSpec,
+)
 from kdsearch.spec_yaml import Node, Problem, Problems, SpecError, from_plain, override, read_file
 
 __all__ = [
     "TRAIN_NEEDS",
     "TRAIN_OPTIONS",
+    "Assistants",
+    "BornAgain",
     "Categorical",
     "ConfirmSpec",
     "DataSpec",
     "Dimension",
     "DistillSpec",
     "EarlyStopping",
+    "Ensemble",
     "Float",
     "Int",
+    "Lesson",
+    "OneOf",
     "Options",
     "Problem",
     "ResourcesSpec",
     "SearchSpec",
     "Slot",
     "SpecError",
+    "Stages",
     "SweepSpec",
+    "TeacherChoice",
+    "TeacherSource",
     "TeacherSpec",
     "check_layer_maps",
     "check_teacher_family",
@@ -70,21 +88,6 @@ class DataSpec:
     resize: int | None = None
     augment: tuple[tuple[str, Options], ...] = ()
     options: Options = dataclasses.field(default_factory=dict)
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class TeacherSpec:
-    """A family trained by `train`, or a family with the weights in `checkpoint`.
-
-    Without a family the checkpoint is kdsearch's own and says the rest.
-    """
-
-    family: str | None
-    options: Options
-    train: Options
-    checkpoint: str | None
-    min_accuracy: float | None
     seed: int = 0
 
 
@@ -148,7 +151,7 @@ class SweepSpec:
 
     name: str
     data: DataSpec
-    teacher: TeacherSpec
+    teacher: TeacherSource
     student: Slot
     distill: DistillSpec
     train: Options
@@ -177,20 +180,14 @@ def from_dict(data: Mapping[str, Any]) -> SweepSpec:
 
 def to_dict(spec: SweepSpec) -> dict[str, Any]:
     """The resolved spec in the form of the YAML, of plain JSON values; `load` reads its dump back."""
-    data, teacher, distill = dataclasses.asdict(spec.data), spec.teacher, spec.distill
+    data, distill = dataclasses.asdict(spec.data), spec.distill
     data |= {"augment": [{name: options} for name, options in spec.data.augment], **data.pop("options")}
-    if teacher.family is None:
-        source: dict[str, Any] = {"checkpoint": teacher.checkpoint}
-    elif teacher.checkpoint is None:
-        source = {teacher.family: {**teacher.options, "train": teacher.train}}
-    else:
-        source = {teacher.family: {**teacher.options, "checkpoint": teacher.checkpoint}}
     numbers = {name: getattr(distill, name) for name in DISTILL_NUMBERS}
     resolved: dict[str, Any] = _plain(
         {
             "name": spec.name,
             "data": data,
-            "teacher": {**source, "min_accuracy": teacher.min_accuracy, "seed": teacher.seed},
+            "teacher": spec_teacher.written(spec.teacher),
             "student": spec.student,
             "distill": {
                 **numbers,
@@ -223,17 +220,26 @@ def diff(old: SweepSpec, new: SweepSpec) -> tuple[list[str], list[str]]:
     return fixed, budgets
 
 
-def num_teacher_stages(spec: SweepSpec) -> int | None:
-    """How many stages the teacher has; None when only its checkpoint can tell."""
-    teacher = spec.teacher
-    return None if teacher.family is None else len(family(teacher.family).stages(teacher.options))
+Stages = int | Mapping[str, int]  # of the teacher, or by name where there is a choice
 
 
-def check_layer_maps(spec: SweepSpec, num_teacher_stages: int) -> None:
+def num_teacher_stages(spec: SweepSpec) -> Stages | None:
+    """How many stages the teacher has; None when only a checkpoint can tell."""
+    counts: dict[str, int] = {}
+    for name, choice in spec_teacher.choices(spec.teacher).items():
+        network = spec_teacher.leader(choice)
+        if network.family is None:
+            return None
+        counts[name] = len(family(network.family).stages(network.options))
+    return counts if isinstance(spec.teacher, OneOf) else counts[""]
+
+
+def check_layer_maps(spec: SweepSpec, num_teacher_stages: Stages) -> None:
     """Raises SpecError where a layer map does not fit a teacher that came from a checkpoint."""
     problems = Problems(from_plain(to_dict(spec), "spec"))
     values = {"student": spec.student, "distill": spec.distill.slots}
-    spec_checks.check_layer_maps(values, num_teacher_stages, problems)
+    counts = num_teacher_stages.values() if isinstance(num_teacher_stages, Mapping) else [num_teacher_stages]
+    spec_checks.check_layer_maps(values, counts, problems)
     problems.raise_if_any()
 
 
@@ -256,7 +262,7 @@ def _spec(root: Node, found: list[Problem]) -> SweepSpec:
     return SweepSpec(
         name=values["name"],
         data=_data(values["data"]),
-        teacher=_teacher(values["teacher"], values["train"]),
+        teacher=spec_teacher.source(values["teacher"], values["train"]),
         student=values["student"],
         distill=DistillSpec(
             **{name: values["distill"][name] for name in DISTILL_NUMBERS},
@@ -278,20 +284,6 @@ def _data(values: Options) -> DataSpec:
     if validation is not None and validation >= 1:
         common["validation"] = int(validation)
     return DataSpec(**common, options={n: v for n, v in values.items() if n not in common})
-
-
-def _teacher(values: Options, train: Options) -> TeacherSpec:
-    common = {name: values[name] for name in TEACHER.fields}
-    name = spec_checks.teacher_family(values)
-    if name is None:
-        return TeacherSpec(family=None, options={}, train={}, **common)
-    options = dict(values[name])
-    recipe, common["checkpoint"] = options.pop("train"), options.pop("checkpoint")
-    if common["checkpoint"] is not None:
-        return TeacherSpec(family=name, options=options, train={}, **common)
-    return TeacherSpec(
-        family=name, options=options, train=spec_checks.teacher_recipe(recipe, train), **common
-    )
 
 
 _TYPES: dict[type, str] = {Float: "float", Int: "int", Categorical: "categorical"}

@@ -1,7 +1,7 @@
 """What only several keys of a spec together can tell.
 
 Goes in: the values that `spec_read` read by `spec_schema.SPEC`, INVALID among them. Comes out: more
-`Problems`, and the teacher's recipe with the students' in place of what it does not say.
+`Problems`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
-from kdsearch import layer_map
+from kdsearch import layer_map, spec_teacher
 from kdsearch.losses import METHODS, SLOTS
 from kdsearch.models import family
 from kdsearch.records import Choice
 from kdsearch.schedules import applies
 from kdsearch.spec_read import INVALID, Categorical, Dimension, Distribution, Float, Int, grid_value
-from kdsearch.spec_schema import COSTS, TEACHER, TRAIN_OPTIONS
+from kdsearch.spec_schema import COSTS
+from kdsearch.spec_teacher import Found, recipe
 from kdsearch.spec_yaml import Keys, Problems, nearest_name
 
 Values = Mapping[str, Any]
@@ -66,26 +67,9 @@ def option_sets(options: Mapping[str, Dimension]) -> Iterator[dict[str, Any]]:
         yield from ({**first, name: value} for value in several)
 
 
-def teacher_family(teacher: Values) -> str | None:
-    """The family that the `teacher` section names; None for a checkpoint of our own."""
-    return next((name for name in teacher if name not in TEACHER.fields), None)
-
-
-def teacher_recipe(given: Values, train: Values) -> dict[str, Any]:
-    """The teacher's training: what its section gives, then what is fixed for the students, then defaults."""
-    shared = ("epochs", "batch_size", "optimizer", "weight_decay", "schedule", "milestones", "gamma")
-    recipe = {name: option.default for name, option in TRAIN_OPTIONS.items()}
-    recipe |= {name: train[name] for name in shared if not isinstance(train[name], Distribution)}
-    recipe |= {name: value for name, value in given.items() if value is not None}
-    if given["milestones"] is None and recipe["schedule"] != "step":
-        recipe["milestones"] = ()
-    if given["lr"] is None:
-        recipe["lr"] = 0.1 if recipe["optimizer"] == "sgd" else 1e-3
-    return recipe
-
-
-def check_layer_maps(values: Values, num_teacher_stages: int, problems: Problems) -> None:
-    """Every map that can be reached must fit every student that can be reached, and the teacher."""
+def check_layer_maps(values: Values, num_teacher_stages: Iterable[int], problems: Problems) -> None:
+    """Every map that can be reached must fit every student that can be reached, and every teacher."""
+    counts = sorted(set(num_teacher_stages))
     stages = {
         (name, len(family(name).stages(options)))
         for name, dimensions in _entries(values, "student")
@@ -96,7 +80,7 @@ def check_layer_maps(values: Values, num_teacher_stages: int, problems: Problems
         for method, options in _entries(values, f"distill.{slot}"):
             texts = reachable(options["layer_map"]) if "layer_map" in options else []
             for text in (text for text in texts if not _is_embedding(text, method)):
-                wrong = _first_misfit(text, sorted(stages), num_teacher_stages)
+                wrong = _first_misfit(text, sorted(stages), counts)
                 if wrong:
                     problems.add(("distill", slot, method, "layer_map"), wrong, value=text)
 
@@ -106,12 +90,12 @@ def _is_embedding(text: Any, method: str) -> bool:
     return bool(text == layer_map.EMBEDDING == METHODS[method].options["layer_map"].default)
 
 
-def _first_misfit(text: Any, stages: Iterable[tuple[str, int]], num_teacher_stages: int) -> str:
+def _first_misfit(text: Any, stages: Iterable[tuple[str, int]], num_teacher_stages: Iterable[int]) -> str:
     if text in (INVALID, layer_map.SEARCHED):
         return ""
-    for name, count in stages:
+    for (name, count), num_teacher in itertools.product(stages, num_teacher_stages):
         try:
-            layer_map.parse(text, count, num_teacher_stages)
+            layer_map.parse(text, count, num_teacher)
         except ValueError as error:
             return f"{error} (student {name})"
     return ""
@@ -132,48 +116,45 @@ def _check_validation(values: Values, problems: Problems) -> None:
         problems.add(("data", "validation"), allowed, round(validation) or "")
 
 
-def _check_teacher(values: Values, problems: Problems) -> None:
-    given = [name for name, _ in _entries(values, "teacher")]
-    given += ["checkpoint"] if values["teacher"]["checkpoint"] is not None else []
-    if len(given) != 1 and problems.clean("teacher"):
-        problems.add(
-            ("teacher",), f"give one family or one checkpoint, here: {', '.join(given) or 'neither'}"
-        )
-
-
 def _check_teacher_recipe(values: Values, problems: Problems) -> None:
-    for name, options in _entries(values, "teacher"):
-        path, given = ("teacher", name, "train"), options["train"]
-        if given is not INVALID and options["checkpoint"] is None:
-            _check_recipe(teacher_recipe(given, values["train"]), path, problems)
+    for found in _teachers(values):
+        path, given, checkpoint = (
+            (*found.path, "train"),
+            found.options["train"],
+            found.options.get("checkpoint"),
+        )
+        if given is not INVALID and checkpoint is None:
+            _check_recipe(recipe(given, values["train"]), path, problems)
         elif given is not INVALID and any(value is not None for value in given.values()):
             problems.add(path, "give either train or checkpoint")
 
 
 def _check_families(values: Values, problems: Problems) -> None:
     """The families' own word on every set of options that can be reached; it begins with the option."""
-    for role in ("teacher", "student"):
-        for name, options in _entries(values, role):
-            kind = family(name)
-            dimensions = {key: options[key] for key in kind.options if _is_sound(options[key])}
-            for concrete in option_sets(dimensions):
-                wrong = kind.check(concrete)
-                if not wrong:
-                    continue
-                about = wrong.split()[0]
-                path = (role, name, about) if about in concrete else (role, name)
-                problems.add(path, wrong, value=concrete.get(about))
-                if isinstance(dimensions.get(about), Int | Float):
-                    break  # the other values of a range are no news
+    named = [(found.path, found.family, found.options) for found in _teachers(values)]
+    named += [(("student", name), name, options) for name, options in _entries(values, "student")]
+    for path, name, options in named:
+        kind = family(name)
+        dimensions = {key: options[key] for key in kind.options if _is_sound(options[key])}
+        for concrete in option_sets(dimensions):
+            wrong = kind.check(concrete)
+            if not wrong:
+                continue
+            about = wrong.split()[0]
+            at = (*path, about) if about in concrete else path
+            problems.add(at, wrong, value=concrete.get(about))
+            if isinstance(dimensions.get(about), Int | Float):
+                break  # the other values of a range are no news
 
 
 def _check_token(values: Values, problems: Problems) -> None:
     """A distillation token that no loss trains would still be half of the answer."""
-    for role in ("student", "teacher"):
-        for name, options in _entries(values, role):
-            if options.get("token") is True and options.get("checkpoint") is None:
-                allowed = "leave it out: the response method deit adds the token to its students"
-                problems.add((role, name, "token"), allowed, value=True)
+    named: list[tuple[Keys, Values]] = [(found.path, found.options) for found in _teachers(values)]
+    named += [(("student", name), options) for name, options in _entries(values, "student")]
+    for path, options in named:
+        if options.get("token") is True and options.get("checkpoint") is None:
+            allowed = "leave it out: the response method deit adds the token to its students"
+            problems.add((*path, "token"), allowed, value=True)
 
 
 def _check_train(values: Values, problems: Problems) -> None:
@@ -298,8 +279,10 @@ def _subtracting(distill: Values) -> str:
 
 
 def roles(values: Values) -> list[tuple[str, str]]:
-    """Every family that a student or the teacher can be: ("student", "resnet")."""
-    return [(role, name) for role in ("student", "teacher") for name, _ in _entries(values, role)]
+    """Every family that methods meet, as student or teacher: ("student", "resnet")."""
+    found = [("student", name) for name, _ in _entries(values, "student")]
+    found += [("teacher", one.family) for one in _teachers(values) if one.leads]
+    return list(dict.fromkeys(found))
 
 
 def _check_online(values: Values, problems: Problems) -> None:
@@ -344,9 +327,9 @@ def _check_deployed(values: Values, problems: Problems) -> None:
 
 
 def _check_maps(values: Values, problems: Problems) -> None:
-    teachers = [(name, options) for name, options in _entries(values, "teacher") if _is_sound(options)]
-    counts = [len(family(name).stages(options)) for name, options in teachers]
-    check_layer_maps(values, counts[0] if counts else UNKNOWN_STAGES, problems)
+    leading = [found for found in _teachers(values) if found.leads and _is_sound(found.options)]
+    counts = [len(family(found.family).stages(found.options)) for found in leading]
+    check_layer_maps(values, counts or [UNKNOWN_STAGES], problems)
 
 
 def _check_resources(values: Values, problems: Problems) -> None:
@@ -360,7 +343,7 @@ def _check_resources(values: Values, problems: Problems) -> None:
 CHECKS: tuple[tuple[tuple[str, ...], Callable[[Values, Problems], None]], ...] = (
     (("name",), _check_name),
     (("data.validation",), _check_validation),
-    (("teacher",), _check_teacher),
+    ((), spec_teacher.check),
     (("train.epochs",), _check_teacher_recipe),
     ((), _check_families),
     ((), _check_token),
@@ -388,6 +371,11 @@ def _is_sound(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(map(_is_sound, value.values()))
     return value is not INVALID
+
+
+def _teachers(values: Values) -> list[Found]:
+    section = values["teacher"]
+    return list(spec_teacher.found_networks(section)) if isinstance(section, Mapping) else []
 
 
 def _entries(values: Values, key: str) -> list[tuple[str, Values]]:

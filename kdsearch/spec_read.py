@@ -7,6 +7,7 @@ distributions. What is wrong is added to `Problems` and read as `INVALID`, so th
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -14,7 +15,7 @@ from typing import Any
 
 from kdsearch.options import REQUIRED, Option
 from kdsearch.records import Scalar
-from kdsearch.spec_schema import DISTRIBUTIONS, Item, Listing, Section, distribution_types
+from kdsearch.spec_schema import DISTRIBUTIONS, Item, Listing, Named, Section, distribution_types
 from kdsearch.spec_yaml import Keys, Node, Problems, nearest_name
 
 
@@ -64,6 +65,8 @@ def read(item: Item, node: Node | None, path: Keys, problems: Problems, searchab
             return _read_option(item, node, path, problems, searchable)
         case Listing():
             return _read_listing(item, node, path, problems)
+        case Named():
+            return _read_named(item, node, path, problems, searchable)
         case Section():
             return _read_section(item, node, path, problems, searchable and not item.fixed)
 
@@ -131,6 +134,22 @@ def _read_listing(listing: Listing, node: Node | None, path: Keys, problems: Pro
             entry = _read_section(listing.item, item, (*path, position), problems, searchable=False)
             items += entry.items() if isinstance(entry, dict) else []
     return tuple(items)
+
+
+def _read_named(named: Named, node: Node | None, path: Keys, problems: Problems, searchable: bool) -> Any:
+    """The sections by name, in the order of the names, so that the order in the file decides nothing."""
+    given = node.value if node is not None else None
+    if not isinstance(given, dict) or len(given) < named.low:
+        problems.add(path, f"{named.low} or more, by names of your own, as in {{a: ..., b: ...}}")
+        return INVALID
+    for name in given:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", name):
+            nearest = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-")[:40]
+            problems.add((*path, name), "a name: up to 40 letters, digits and . _ -", nearest)
+    return {
+        name: _read_section(named.item, given[name], (*path, name), problems, searchable)
+        for name in sorted(given)
+    }
 
 
 def _read_option(option: Option, node: Node | None, path: Keys, problems: Problems, searchable: bool) -> Any:
@@ -222,6 +241,13 @@ def _check(option: Option, node: Node) -> tuple[Any, object]:
             if items is not value or len(items) < (option.low or 0) or not all(map(_is_scalar, items)):
                 return INVALID, ""
             return tuple(item.value for item in items), ""
+        case "numbers":
+            items = value if isinstance(value, list) else [node]
+            numbers = [_check_number(option, item) for item in items]
+            wrong = [nearest for number, nearest in numbers if number is INVALID]
+            if wrong or not numbers:
+                return INVALID, next(iter(wrong), "")
+            return tuple(number for number, _ in numbers), ""
         case "bool":
             nearest = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(node.text.lower(), "")
             return (value, "") if isinstance(value, bool) else (INVALID, nearest)
@@ -266,6 +292,7 @@ def allowed_values(option: Option) -> str:
         "str": "text",
         "bool": "true or false",
         "list": "a list",
+        "numbers": "a number, or a list of numbers,",
     }
     if option.low is not None and option.high is not None:
         return f"{kinds[option.type]} from {_digits(option.low)} to {_digits(option.high)}"

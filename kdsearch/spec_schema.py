@@ -14,7 +14,7 @@ from typing import Any
 from kdsearch.curriculum import CURRICULA
 from kdsearch.data import AUGMENTATIONS, DATASETS
 from kdsearch.losses import METHODS, SLOTS
-from kdsearch.models import FAMILIES, TORCHVISION, family
+from kdsearch.models import FAMILIES, TORCHVISION, Family, family
 from kdsearch.online import ONLINE
 from kdsearch.options import REQUIRED, Option
 from kdsearch.schedules import SCHEDULES
@@ -33,7 +33,7 @@ class Section:
 
     doc: str
     fields: Mapping[str, Item] = field(default_factory=dict)
-    entries: Mapping[str, Section] = field(default_factory=dict)
+    entries: Mapping[str, Item] = field(default_factory=dict)
     variants: tuple[str, Mapping[str, Mapping[str, Option]]] = ("", {})
     word: str = ""
     absent: str = ""
@@ -50,7 +50,16 @@ class Listing:
     item: Section
 
 
-Item = Section | Listing | Option
+@dataclass(frozen=True)
+class Named:
+    """A mapping from names of the user's own to the section that each stands for, `low` of them at least."""
+
+    doc: str
+    item: Section
+    low: int = 1
+
+
+Item = Section | Listing | Named | Option
 
 
 def _fixed(kind: Any, default: Any = REQUIRED, doc: str = "", **bounds: Any) -> Option:
@@ -97,13 +106,19 @@ SAMPLERS = ("grid", "one_at_a_time", "tpe")
 _NONE = Section("nothing in this slot")
 
 
-def _families(doc: str, more: Mapping[str, Item], fields: Mapping[str, Item], fixed: bool) -> Section:
-    """A slot of model families, each with `more` settings; all of torchvision's share one section."""
-    entries = {name: Section(f.doc, {**f.options, **more}) for name, f in FAMILIES.items()}
-    torchvision = family(f"torchvision/{TORCHVISION[0]}")
-    shared = Section(torchvision.doc, {**torchvision.options, **more})
-    entries |= {f"torchvision/{name}": shared for name in TORCHVISION}
-    return Section(doc, fields, entries, fixed=fixed)
+def _families(more: Mapping[str, Item], prefix: str = "") -> dict[str, Item]:
+    """The model families, each with `more` settings; all of torchvision's share one section.
+
+    With a `prefix` nothing in them can be searched, and it names them in the JSON Schema.
+    """
+
+    def section(name: str, kind: Family) -> Section:
+        named = f"{prefix}{name}" if prefix else ""
+        return Section(kind.doc, {**kind.options, **more}, fixed=bool(prefix), name=named)
+
+    entries: dict[str, Item] = {name: section(name, kind) for name, kind in FAMILIES.items()}
+    shared = section("torchvision", family(f"torchvision/{TORCHVISION[0]}"))
+    return entries | {f"torchvision/{name}": shared for name in TORCHVISION}
 
 
 def _methods(slot: str) -> Section:
@@ -151,23 +166,114 @@ TEACHER_TRAIN = Section(
     name="teacher_train",
 )
 
-TEACHER = _families(
-    "the one network to learn from: a family to train, or the checkpoint of a trained one",
-    more={
-        "train": TEACHER_TRAIN,
-        "checkpoint": _fixed("str", None, "a weights file made elsewhere, instead of training"),
-    },
-    fields={
-        "checkpoint": _fixed(
-            "str", None, "a student or teacher that kdsearch wrote: its folder or .safetensors"
-        ),
-        "min_accuracy": _fixed("float", None, "validation accuracy it must reach", low=0, high=1),
-        "seed": _seed("of initial weights and order"),
-    },
-    fixed=True,
+_TRAINED: dict[str, Item] = {"train": TEACHER_TRAIN}
+_TRAINED_OR_LOADED: dict[str, Item] = {
+    **_TRAINED,
+    "checkpoint": _fixed("str", None, "a weights file made elsewhere, instead of training"),
+}
+_ANY_FAMILY = _families(_TRAINED_OR_LOADED, "teacher_")
+_NETWORK: dict[str, Item] = {
+    "checkpoint": _fixed("str", None, "a student or teacher that kdsearch wrote: its folder or .safetensors"),
+    "min_accuracy": _fixed("float", None, "validation accuracy it must reach", low=0, high=1),
+    "seed": _seed("of initial weights and order"),
+}
+
+MEMBER = Section(
+    "one network: a family to train, or the checkpoint of a trained one",
+    fields=_NETWORK,
+    entries=_ANY_FAMILY,
+    name="teacher_network",
 )
 
-STUDENT = _families("the families to search, each with its settings", more={}, fields={}, fixed=False)
+ENSEMBLE = Section(
+    "several networks whose outputs are combined",
+    name="ensemble",
+    fields={
+        "of": Named("the members", MEMBER, low=2),
+        "combine": _fixed(
+            "str",
+            "probabilities",
+            "what is averaged: probabilities at the trial's temperature, or logits",
+            choices=("logits", "probabilities"),
+        ),
+        "weights": _fixed(
+            "str",
+            "equal",
+            "of the members in the mean; searched: one dimension a member, scaled to a sum of 1",
+            choices=("equal", "searched"),
+        ),
+        "features_from": _fixed(
+            "str", None, "the member that feature maps and embeddings come from; default the first by name"
+        ),
+    },
+)
+
+_KD_TEMPERATURE = "softens both sides of a generation's kd; a list has one value for each"
+
+BORN_AGAIN = Section(
+    "generations of one network, each a pupil of the one before (Furlanello et al., arXiv 1805.04770)",
+    {
+        "generations": _fixed("int", doc="how many are born again, after the one trained on labels", low=1),
+        "temperature": _fixed("numbers", (1.0,), f"{_KD_TEMPERATURE}; 1 in the paper", low=0.01, high=1000),
+        "label_weight": _fixed(
+            "float",
+            0.0,
+            "weight of the labels beside kd's 1: 0 in the paper, 1 in its BAN+L",
+            low=0,
+            high=1000,
+        ),
+        "use": _fixed(
+            "str",
+            "last",
+            "whom the students learn from: the last generation, the most accurate one, or the mean of all",
+            choices=("best", "ensemble", "last"),
+        ),
+    },
+    entries=_families(_TRAINED, "trained_"),
+    name="born_again",
+    elsewhere={"checkpoint": "born_again trains every generation: give a family and no checkpoint"},
+)
+
+ASSISTANTS = Section(
+    "a chain of ever smaller networks down to the student (Mirzadeh et al., arXiv 1902.03393)",
+    {
+        "steps": Option(
+            "int",
+            None,
+            "assistants between teacher and student, more where a step would compress more than "
+            "max_compression; default as many as that needs",
+            low=0,
+            high=8,
+        ),
+        "max_compression": _fixed("float", 4.5, "most that one step may shrink params by", low=1.5, high=1e6),
+        "temperature": _fixed("float", 4.0, "softens both sides of an assistant's kd", low=0.01, high=1000),
+        "alpha": _fixed("float", 0.9, "weight of an assistant's kd; 1 - alpha is the labels'", low=0, high=1),
+        "train": TEACHER_TRAIN,
+    },
+    entries=_ANY_FAMILY,
+    name="assistants",
+    elsewhere={"checkpoint": "assistants need the family: resnet: {checkpoint: ...}"},
+)
+
+_COMBINED: dict[str, Item] = {"assistants": ASSISTANTS, "born_again": BORN_AGAIN, "ensemble": ENSEMBLE}
+
+TEACHER_CHOICE = Section(
+    "one teacher: a network, an ensemble, generations born again, or a chain of assistants",
+    fields=_NETWORK,
+    entries={**_COMBINED, **MEMBER.entries},
+    name="teacher_choice",
+)
+
+TEACHER = Section(
+    "whom the students learn from: a family to train, the checkpoint of a trained one, or more than one",
+    fields=_NETWORK,
+    entries={
+        "one_of": Named("teachers by name: a searched choice", TEACHER_CHOICE, low=2),
+        **TEACHER_CHOICE.entries,
+    },
+)
+
+STUDENT = Section("the families to search, each with its settings", entries=_families({}))
 
 DISTILL = Section(
     "loss = label_weight * cross-entropy + alpha * response + sum of weight * term",
@@ -317,6 +423,13 @@ def _schema(item: Item, searchable: bool, definitions: dict[str, Any]) -> dict[s
         case Listing():
             items = _schema(item.item, False, definitions)
             return {"description": item.doc, "type": ["array", "null"], "items": items}
+        case Named():
+            return {
+                "description": item.doc,
+                "type": "object",
+                "additionalProperties": _schema(item.item, searchable, definitions),
+                "minProperties": item.low,
+            }
         case Section():
             schema = _section_schema(item, searchable and not item.fixed, definitions)
             if not item.name:
@@ -367,6 +480,10 @@ _JSON_TYPES = {"float": "number", "int": "integer", "str": "string", "bool": "bo
 
 
 def _option_schema(option: Option, searchable: bool) -> dict[str, Any]:
+    if option.type == "numbers":
+        number = _option_schema(replace(option, type="float", default=REQUIRED, doc=""), False)
+        several = {"type": "array", "items": number, "minItems": 1}
+        return {"description": option.doc, "anyOf": [number, several]}
     choices = None if option.choices is None else list(option.choices)
     low, high = ("minItems", "maxItems") if option.type == "list" else ("minimum", "maximum")
     limits = {low: option.low, high: option.high, "enum": choices}
@@ -402,6 +519,8 @@ def _is_required(item: Item) -> bool:
             return item.default is REQUIRED
         case Listing():
             return False
+        case Named():
+            return True
         case Section():
             slot = bool(item.entries) and not item.absent
             return slot or any(_is_required(part) for part in item.fields.values())

@@ -1,9 +1,9 @@
-"""The teacher: trained once and kept, or loaded from a checkpoint, measured in either case.
+"""One teacher: trained once and kept, or loaded from a checkpoint, measured in either case.
 
-Goes in: a `SweepSpec` and its `ImageData`. Comes out: a `Teacher`, weights and a report of what it can
-do, which builds a network that never learns. Stored teachers live under `<store>/teachers/<key>/` as
-teacher.safetensors and teacher.json; the key covers everything that decides the weights, so a change of
-data, recipe or seed trains anew. Every read is verified; a damaged teacher is trained again, never used.
+Goes in: a `SweepSpec` whose teacher is one network, its `ImageData` and, where it learns from another, that
+teacher. Comes out: a `Teacher`, weights and a report of what it can do. The key covers everything that
+decides the weights, so a change of data, recipe, seed or of its own teacher trains anew. Every read of the
+store is verified; a damaged teacher is trained again, never used.
 """
 
 from __future__ import annotations
@@ -14,38 +14,26 @@ import hashlib
 import json
 import logging
 import math
-import os
-import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import safetensors.numpy
 import torch
-from torch import Tensor
 
 from kdsearch.calibration import quality
-from kdsearch.checkpoint import (
-    CheckpointError,
-    State,
-    load_checkpoint,
-    sync_folder,
-    write_atomically,
-    write_state,
-)
+from kdsearch.checkpoint import State
 from kdsearch.data import AUGMENT_VERSION, ImageData
 from kdsearch.data.views import Views
 from kdsearch.device import device_policy
-from kdsearch.models.build import Architecture, Classifier, Outputs, cost, load_weights, weightless
+from kdsearch.models.build import Architecture, Classifier, cost, weightless
 from kdsearch.records import Choice, EpochResult, TrainConfig, TrialConfig
-from kdsearch.spec import SweepSpec
+from kdsearch.spec import SweepSpec, TeacherSpec
+from kdsearch.teacher_model import Frozen, Teacher
+from kdsearch.teacher_store import default_store, find, find_partial, save, save_partial
 from kdsearch.training import TRAINING_VERSION, NonFiniteLoss, Training, predict
 from kdsearch.weights import (
     Weights,
-    WeightsError,
     check_sizes,
     fitted,
     read_description,
@@ -56,75 +44,63 @@ from kdsearch.weights import (
     words,
 )
 
+__all__ = [
+    "Epoch",
+    "Frozen",
+    "Teacher",
+    "TeacherError",
+    "Trainer",
+    "check_converged",
+    "content_key",
+    "default_store",
+    "describe",
+    "find",
+    "find_partial",
+    "finish",
+    "load_checkpoint_teacher",
+    "network",
+    "prepare",
+    "save",
+    "save_partial",
+    "still_improving",
+    "summarised",
+    "train",
+    "trial_config",
+    "validated",
+    "with_network",
+]
+
 logger = logging.getLogger(__name__)
 
 Epoch = tuple[EpochResult, State | None]  # with a state to go on from, now and then
-Trainer = Callable[[SweepSpec, ImageData, State | None], Iterator[Epoch]]
+Trainer = Callable[[SweepSpec, ImageData, State | None, Teacher | None], Iterator[Epoch]]
 
 STATE_EVERY_S = 30.0  # what a crash may cost
+LESSON = ("temperature", "alpha", "label_weight")
 
 
 class TeacherError(ValueError):
     """The teacher cannot be loaded, did not train or is not good enough; the message says what to do."""
 
 
-@dataclass(frozen=True, eq=False)
-class Teacher:
-    """A network's weights and what was measured of it. The weights are numpy: Ray shares them uncopied.
-
-    `report`: accuracy, ece, nll, entropy {temperature: nats} on the validation split; params, macs,
-    size_mb; epochs, time_s, cpu_s, curve (validation accuracy by epoch), still_improving; source
-    (trained, stored or loaded).
-    """
-
-    key: str
-    family: str
-    options: Mapping[str, Any]
-    num_classes: int
-    in_channels: int
-    image_size: int
-    weights: Weights
-    report: Mapping[str, Any]
-
-    def build(self, device: str = "cpu") -> Classifier:
-        """The network, in eval mode for ever and without gradients."""
-        sizes = (self.num_classes, self.in_channels, self.image_size)
-        model = weightless(Architecture(self.family, self.options, *sizes))
-        weights = {name: torch.tensor(array) for name, array in self.weights.items()}
-        load_weights(model, weights, source="the teacher")
-        return Frozen(model).to(torch.device(device))
+def network(spec: SweepSpec) -> TeacherSpec:
+    """The one network that is the spec's teacher."""
+    assert isinstance(spec.teacher, TeacherSpec), "several teachers are prepared one by one"
+    return spec.teacher
 
 
-class Frozen(Classifier):
-    """A classifier that never learns: `train()` and `requires_grad_()` leave it as it is."""
-
-    def __init__(self, model: Classifier) -> None:
-        super().__init__(model.architecture, model.stages, model.num_features)
-        self.model = model.eval().requires_grad_(False)
-        self.training = False
-
-    def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
-        return self.model.outputs(images, detailed)
-
-    def train(self, mode: bool = True) -> Self:
-        return self
-
-    def requires_grad_(self, requires_grad: bool = True) -> Self:
-        return self
-
-
-def default_store() -> Path:
-    """`$KDSEARCH_HOME`, else ~/.cache/kdsearch."""
-    home = os.environ.get("KDSEARCH_HOME")
-    return Path(home) if home else Path.home() / ".cache" / "kdsearch"
+def with_network(spec: SweepSpec, teacher: TeacherSpec) -> SweepSpec:
+    """The spec with this network as its teacher."""
+    return dataclasses.replace(spec, teacher=teacher)
 
 
 def content_key(spec: SweepSpec, data: ImageData) -> str:
     """sha256 over everything that decides the teacher: its data, augmentation, network, recipe and seed.
 
-    For a checkpoint: over the data and the file's content. Raises WeightsError where it cannot be read.
+    For a checkpoint: over the data and the file's content; for one that learns from another: over that one's
+    key, too. Raises WeightsError where a file cannot be read.
     """
-    teacher = spec.teacher
+    teacher = network(spec)
     parts: dict[str, Any] = {"data": data.key, "family": teacher.family, "options": dict(teacher.options)}
     if teacher.checkpoint is not None:
         content = read_file(weights_file(Path(teacher.checkpoint).expanduser()))
@@ -134,16 +110,23 @@ def content_key(spec: SweepSpec, data: ImageData) -> str:
         parts["train"] = dataclasses.asdict(trial_config(spec).train)
         parts["seed"] = teacher.seed
         parts["training_version"] = TRAINING_VERSION
+    if teacher.learns_from is not None:
+        lesson = {name: getattr(teacher.learns_from, name) for name in LESSON}
+        parts["lesson"] = lesson | {"key": content_key(with_network(spec, teacher.learns_from.teacher), data)}
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def trial_config(spec: SweepSpec) -> TrialConfig:
-    """The teacher's own training, a training like any student's, without distillation."""
-    teacher = spec.teacher
+    """The teacher's own training, like any student's: with kd where it learns from another, else without."""
+    teacher = network(spec)
     assert teacher.family is not None, "a checkpoint that brings its family is not trained"
     train = TrainConfig(**{**teacher.train, "milestones": tuple(teacher.train.get("milestones", ()))})
-    return TrialConfig(student=Choice(teacher.family, teacher.options), train=train, seed=teacher.seed)
+    config = TrialConfig(student=Choice(teacher.family, teacher.options), train=train, seed=teacher.seed)
+    if teacher.learns_from is None:
+        return config
+    lesson = {name: getattr(teacher.learns_from, name) for name in LESSON}
+    return dataclasses.replace(config, distill={"response": Choice("kd")}, **lesson)
 
 
 def prepare(
@@ -153,13 +136,15 @@ def prepare(
     progress: Callable[[EpochResult, int], None] | None = None,
     trainer: Trainer | None = None,
     device: str = "auto",
+    above: Teacher | None = None,
 ) -> Teacher:
     """The spec's teacher: loaded where it names a checkpoint, else found in the store, else trained and kept.
 
     `progress` is called with each epoch's result and the number of epochs; `trainer` does what `train`
-    does, somewhere else. An interrupted training goes on from its last kept state. Raises TeacherError.
+    does, somewhere else; `above` is whom it learns from. An interrupted training goes on from its last kept
+    state. Raises TeacherError.
     """
-    if spec.teacher.checkpoint is not None:
+    if network(spec).checkpoint is not None:
         return load_checkpoint_teacher(spec, data, device)
     store = default_store() if store is None else store
     key = content_key(spec, data)
@@ -167,7 +152,7 @@ def prepare(
     if stored is not None:
         return stored
     state = find_partial(key, store)
-    epochs = train(spec, data, device, state) if trainer is None else trainer(spec, data, state)
+    epochs = train(spec, data, device, state, above) if trainer is None else trainer(spec, data, state, above)
     for result, new_state in epochs:
         if new_state is not None:
             state = new_state
@@ -187,16 +172,18 @@ def train(
     data: ImageData,
     device: str = "auto",
     state: State | None = None,
+    above: Teacher | None = None,
     state_every_s: float = STATE_EVERY_S,
 ) -> Iterator[Epoch]:
-    """Train the teacher epoch by epoch; with a state, go on after it, bit for bit.
+    """Train the teacher epoch by epoch, by `above` if it learns from one; with a state, go on bit for bit.
 
     Yields each epoch's result, with a state to go on from about every `state_every_s` seconds and always
     with the last one: `finish` makes the teacher of that. Raises TeacherError where the training diverges.
     """
     config = trial_config(spec)
     try:
-        training = Training(config, data, spec.data.augment, teacher=None, device=device)
+        teacher = None if above is None else above.build(str(device_policy(device).device))
+        training = Training(config, data, spec.data.augment, teacher, device)
     except ValueError as error:
         raise TeacherError(f"the teacher cannot be trained: {error}") from error
     curve: list[float] = []
@@ -230,7 +217,7 @@ def train(
 def finish(spec: SweepSpec, data: ImageData, state: State, device: str = "auto") -> Teacher:
     """The teacher of a finished training's last state, measured on the validation split."""
     config = trial_config(spec)
-    model = weightless(_network(config.student.name, config.student.options, data))
+    model = weightless(_architecture(config.student.name, config.student.options, data))
     history = {
         "source": "trained",
         "epochs": config.train.epochs,
@@ -250,15 +237,15 @@ def load_checkpoint_teacher(spec: SweepSpec, data: ImageData, device: str = "aut
     them in the spec. Images come in with the data's mean and std, whatever the checkpoint was trained with.
     Raises TeacherError where it cannot be read or does not fit the data or the family.
     """
-    teacher = spec.teacher
+    teacher = network(spec)
     assert teacher.checkpoint is not None, "the spec names a checkpoint"
     try:
         file = weights_file(Path(teacher.checkpoint).expanduser())
         if teacher.family is not None:
-            model = weightless(_network(teacher.family, teacher.options, data))
+            model = weightless(_architecture(teacher.family, teacher.options, data))
         else:
             description = read_description(file)
-            model = weightless(_network(description["family"], description["options"], data))
+            model = weightless(_architecture(description["family"], description["options"], data))
             check_sizes(description["num_classes"], description["in_channels"], model, file)
             if description["image_size"] != data.image_size:
                 logger.warning(
@@ -280,69 +267,9 @@ def load_checkpoint_teacher(spec: SweepSpec, data: ImageData, device: str = "aut
     return _measured(content_key(spec, data), model, weights, history, data, device)
 
 
-def save(teacher: Teacher, store: Path) -> Path:
-    """Keep a teacher; the folder appears whole or not at all. Returns the folder. Raises OSError.
-
-    A sound one under the same key, from a sweep that was faster, stays; a damaged one is replaced.
-    """
-    folder = _folder(teacher.key, store)
-    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    content = safetensors.numpy.save(teacher.weights)
-    fields = {field.name: getattr(teacher, field.name) for field in dataclasses.fields(teacher)}
-    del fields["weights"]
-    fields |= {"options": dict(teacher.options), "sha256": hashlib.sha256(content).hexdigest()}
-    try:
-        write_atomically(draft / "teacher.safetensors", content)
-        write_atomically(draft / "teacher.json", (json.dumps(fields, indent=2) + "\n").encode())
-        if not _is_sound(teacher.key, store):
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(draft, folder)
-            sync_folder(folder.parent)
-    except OSError:
-        if not _is_sound(teacher.key, store):  # else another sweep was faster
-            raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    shutil.rmtree(_partial_folder(teacher.key, store), ignore_errors=True)
-    return folder
-
-
-def find(key: str, store: Path) -> Teacher | None:
-    """The stored teacher, verified; None where there is none, or, with a warning, where it is damaged."""
-    try:
-        return _stored(key, store) if _folder(key, store).exists() else None
-    except WeightsError as error:
-        logger.warning("the stored teacher is damaged and will be trained again: %s", error)
-        return None
-
-
-def save_partial(key: str, state: State, store: Path) -> None:
-    """Keep the state of a teacher in training; the previous one is dropped once this one is on disk."""
-    folder = _partial_folder(key, store)
-    file = folder / f"epoch-{state['training']['epoch']}.pt"
-    sha256 = write_state(file, state)
-    write_atomically(folder / "state.json", json.dumps({"file": file.name, "sha256": sha256}).encode())
-    for other in folder.glob("epoch-*.pt"):
-        if other != file:
-            other.unlink(missing_ok=True)
-
-
-def find_partial(key: str, store: Path) -> State | None:
-    """The last kept state of an interrupted training; None, with a warning, where it is damaged."""
-    folder = _partial_folder(key, store)
-    if not (folder / "state.json").exists():
-        return None
-    try:
-        index = json.loads((folder / "state.json").read_bytes())
-        return load_checkpoint(folder / index["file"], index["sha256"])
-    except (CheckpointError, OSError, KeyError, TypeError, ValueError) as error:
-        logger.warning("the teacher's training begins again, its kept state is damaged: %s", error)
-        return None
-
-
-def check_converged(teacher: Teacher, spec: SweepSpec) -> None:
+def check_converged(teacher: Teacher, asked: float | None) -> None:
     """Raise TeacherError where the teacher misses `teacher.min_accuracy`, with what to do about it."""
-    asked, reached = spec.teacher.min_accuracy, teacher.report["accuracy"]
+    reached = teacher.report["accuracy"]
     if asked is None or reached >= asked:
         return
     if teacher.report["source"] == "loaded":
@@ -377,6 +304,13 @@ def describe(teacher: Teacher) -> list[str]:
     return lines
 
 
+def summarised(teacher: Teacher) -> str:
+    """The teacher in one line."""
+    report = teacher.report
+    network = f"{teacher.family} ({words(teacher.options)}), {report['params']:,} parameters"
+    return f"{network}, validation accuracy {report['accuracy']:.4f} ({_origin(report)})"
+
+
 def still_improving(curve: Sequence[float], num_validation: int) -> bool:
     """Whether the last tenth of the epochs beat everything before by more than a standard error.
 
@@ -396,37 +330,6 @@ def _origin(report: Mapping[str, Any]) -> str:
     return f"{report['source']}, {report['epochs']} epochs in {report['time_s']:.0f} s"
 
 
-def _folder(key: str, store: Path) -> Path:
-    return store / "teachers" / key
-
-
-def _partial_folder(key: str, store: Path) -> Path:
-    return store / "teachers" / f"{key}.partial"
-
-
-def _stored(key: str, store: Path) -> Teacher:
-    """Raises WeightsError where anything is missing, damaged or another teacher's."""
-    file = _folder(key, store) / "teacher.safetensors"
-    description = read_description(file)
-    weights = read_weights(file)
-    try:
-        del description["sha256"]
-        description["report"]["source"] = "stored"
-        teacher = Teacher(weights=weights, **description)
-    except (KeyError, TypeError) as error:
-        raise WeightsError(f"{file.with_suffix('.json')}: damaged, it does not describe a teacher") from error
-    if teacher.key != key:
-        raise WeightsError(f"{file.with_suffix('.json')}: describes another teacher")
-    return teacher
-
-
-def _is_sound(key: str, store: Path) -> bool:
-    try:
-        return bool(_stored(key, store))
-    except WeightsError:
-        return False
-
-
 @contextlib.contextmanager
 def _keeping(what: str) -> Iterator[None]:
     """A store that cannot be written costs the next sweep some training, not this one its teacher."""
@@ -436,7 +339,7 @@ def _keeping(what: str) -> Iterator[None]:
         logger.warning("%s could not be kept: %s", what, error)
 
 
-def _network(family: str, options: Mapping[str, Any], data: ImageData) -> Architecture:
+def _architecture(family: str, options: Mapping[str, Any], data: ImageData) -> Architecture:
     return Architecture(family, options, data.num_classes, data.in_channels, data.image_size)
 
 
@@ -449,12 +352,21 @@ def _measured(
     device: str,
 ) -> Teacher:
     """The teacher with its report. Raises TeacherError where its outputs are not finite."""
-    network = model.architecture
-    teacher = Teacher(key, *network, weights, report={})
+    teacher = Teacher(key, *model.architecture, weights, report={})
+    model = teacher.build(str(device_policy(device).device))
+    report = {**validated(model, data, device), **cost(*model.architecture), **history}
+    return dataclasses.replace(teacher, report=report)
+
+
+def validated(model: Classifier, data: ImageData, device: str = "auto") -> dict[str, Any]:
+    """Accuracy and calibration of a teacher on the validation split, at temperature 1.
+
+    Raises TeacherError where its outputs are not finite.
+    """
     policy = device_policy(device)
     views = Views(data.validation, data.mean, data.std, (), policy.device)
-    logits = predict(teacher.build(str(policy.device)), views, policy).cpu()
+    logits = predict(model.to(policy.device), views, policy).cpu()
     if not bool(torch.isfinite(logits).all()):
-        raise TeacherError(f"the teacher ({network.family}) puts out infinite or NaN on validation images")
-    report = {**quality(logits, views.labels.cpu()), **cost(*network), **history}
-    return dataclasses.replace(teacher, report=report)
+        family = model.architecture.family
+        raise TeacherError(f"the teacher ({family}) puts out infinite or NaN on validation images")
+    return quality(logits, views.labels.cpu())

@@ -208,6 +208,8 @@ class Training:
         lr = train.lr
         self.student.train()
         self._learned.train()
+        if self._teacher is not None:
+            self._teacher.soften_at(now(self.config, epoch).temperature)
         with seeded(self.policy.device, self.config.seed, "epoch", epoch):
             if self.epoch == 0:
                 self._prepare()

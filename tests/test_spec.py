@@ -172,6 +172,39 @@ def test_the_teacher_takes_what_is_fixed_for_the_students(load):
     assert {name: teacher.train[name] for name in expected} == expected
 
 
+@pytest.mark.parametrize(
+    "teacher",
+    [
+        "{one_of: {a: resnet, b: {checkpoint: runs/t}}, min_accuracy: 0.5}",
+        "{ensemble: {of: {a: resnet, b: {resnet: , seed: 1}}, combine: logits, weights: searched}}",
+        "{born_again: {resnet: {depth: 8}, generations: 2, temperature: 4, use: best}, seed: 7}",
+        "{assistants: {resnet: {depth: 8, checkpoint: a.pt}, steps: {type: int, low: 0, high: 2}}}",
+        "{one_of: {a: {born_again: {resnet: , generations: 1}}, b: {assistants: {wrn: {train: {epochs: 9}}}}}}",
+    ],
+)
+def test_teachers_of_every_kind_read_back_equal(load, teacher):
+    loaded = load(teacher=teacher)
+    assert spec.from_dict(json.loads(json.dumps(spec.to_dict(loaded)))) == loaded
+
+
+def test_one_of_several_teachers_takes_what_the_section_says_of_all(load):
+    several = load(teacher="{one_of: {a: {resnet: , min_accuracy: 0.9}, b: wrn}, min_accuracy: 0.5}").teacher
+    assert [choice.min_accuracy for choice in several.choices.values()] == [0.9, 0.5]
+
+
+def test_assistants_take_the_recipe_of_their_teacher(load):
+    chain = load(teacher="{assistants: {resnet: {train: {epochs: 9, lr: 0.3}}, train: {lr: 0.2}}}").teacher
+    assert (chain.network.train["lr"], chain.train["lr"], chain.train["epochs"]) == (0.3, 0.2, 9)
+
+
+def test_a_flat_member_of_an_ensemble_is_no_problem_where_another_gives_the_features(load):
+    members = "of: {flat: mlp, maps: resnet}"
+    at = "{feature: at}"
+    load(teacher=f"{{ensemble: {{{members}, features_from: maps}}}}", distill=at)
+    with pytest.raises(SpecError, match="not to be had from teacher mlp"):
+        load(teacher=f"{{ensemble: {{{members}}}}}", distill=at)
+
+
 def test_a_teacher_that_learns_with_adam_has_its_usual_rate(load):
     assert load(teacher="{resnet: {train: {optimizer: adam}}}").teacher.train["lr"] == 1e-3
 
@@ -375,6 +408,25 @@ BAD = [
     ("teacher", "{resnet: {checkpoint: a.pt, train: {epochs: 3}}}", "3: teacher.resnet.train: {...}: give either train or checkpoint"),
     ("teacher", "{resnet: {train: {schedule: step}}}", "3: teacher.resnet.train.milestones: schedule: step needs them, as in [150, 180, 210]"),
     ("teacher", "{resnet: {train: {epochs: 5, schedule: step, milestones: [3, 5]}}}", "3: teacher.resnet.train.milestones: [3, 5]: whole numbers from 1 to 4, increasing"),
+    ("teacher", "{one_of: {big: resnet}}", "3: teacher.one_of: {...}: 2 or more, by names of your own, as in {a: ..., b: ...}"),
+    ("teacher", "{one_of: {a/b: resnet, c: wrn}}", "3: teacher.one_of.a/b: resnet: a name: up to 40 letters, digits and . _ - (nearest: a-b)"),
+    ("teacher", "{one_of: {a: resnet, b: {wrn: {depth: 15}}}}", "3: teacher.one_of.b.wrn.depth: 15: depth must be 6n+4 (…; nearest: 16"),
+    ("teacher", "{one_of: {a: resnet, b: {one_of: {c: resnet, d: wrn}}}}", "3: teacher.one_of.b.one_of: {...}: unknown; allowed: checkpoint, min_accuracy, seed, …, torchvision/<name>"),
+    ("teacher", "{ensembel: {of: {a: resnet, b: wrn}}}", "3: teacher.ensembel: {...}: unknown; allowed: checkpoint, min_accuracy, seed, …, torchvision/<name> (nearest: ensemble)"),
+    ("teacher", "{ensemble: {of: {a: resnet}}}", "3: teacher.ensemble.of: {...}: 2 or more, by names of your own, as in {a: ..., b: ...}"),
+    ("teacher", "{ensemble: {of: {a: resnet, b: resnet}}}", "3: teacher.ensemble.of.b: resnet: the same network as a: give it another seed"),
+    ("teacher", "{ensemble: {of: {big: resnet, wide: wrn}, features_from: wid}}", "3: teacher.ensemble.features_from: wid: a member: big, wide (nearest: wide)"),
+    ("teacher", "{ensemble: {of: {a: resnet, b: wrn}}, seed: 3}", "3: teacher.seed: 3: give each network of ensemble a seed of its own (nearest: 0)"),
+    ("teacher", "{born_again: {resnet: , generations: 0}}", "3: teacher.born_again.generations: 0: a whole number of at least 1 (nearest: 1)"),
+    ("teacher", "{born_again: {generations: 2, checkpoint: runs/t}}", "3: teacher.born_again.checkpoint: runs/t: born_again trains every generation: give a family and no checkpoint"),
+    ("teacher", "{born_again: {generations: 2}}", "3: teacher.born_again: {...}: give one family, here: none"),
+    ("teacher", "{born_again: {resnet: , generations: 3, temperature: [1, 2]}}", "3: teacher.born_again.temperature: [1.0, 2.0]: one number, or one for each of the 3 generations"),
+    ("teacher", "{born_again: {resnet: , generations: 3, temperature: [1, hot]}}", "3: teacher.born_again.temperature: [1, hot]: a number, or a list of numbers, from 0.01 to 1000"),
+    ("teacher", "{born_again: {resnet: , generations: 3, use: first}}", "3: teacher.born_again.use: first: one of best, ensemble, last"),
+    ("teacher", "{assistants: {torchvision/resnet18: }}", "3: teacher.assistants.torchvision/resnet18: assistants need a family that has a width"),
+    ("teacher", "{assistants: {checkpoint: runs/t}}", "3: teacher.assistants.checkpoint: runs/t: assistants need the family: resnet: {checkpoint: ...}"),
+    ("teacher", "{assistants: {resnet: , steps: {type: int, low: 0, high: 9}}}", "3: teacher.assistants.steps.high: 9: a whole number from 0 to 8 (nearest: 8)"),
+    ("teacher", "{assistants: {resnet: , max_compression: 1}}", "3: teacher.assistants.max_compression: 1: a number from 1.5 to 1000000 (nearest: 1.5)"),
     ("teacher", "resnet56", "3: teacher: resnet56: unknown; allowed: checkpoint, min_accuracy, seed, …, torchvision/<name> (nearest: resnet)"),
     ("student", "resnt", "4: student: resnt: unknown; allowed: …, torchvision/<name> (nearest: resnet)"),
     ("student", "{torchvision/resnet19: }", "4: student.torchvision/resnet19: unknown; allowed: …, torchvision/<name> (nearest: torchvision/resnet18)"),

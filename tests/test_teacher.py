@@ -488,9 +488,9 @@ def test_torchvisions_own_names_fit_its_families(tmp_path):
     assert fitted(own_names, model, tmp_path).keys() == model.state_dict().keys()
 
 
-def test_a_converged_teacher_passes(trained, spec):
-    teachers.check_converged(trained[0], spec)
-    teachers.check_converged(trained[0], with_teacher(spec, min_accuracy=trained[0].report["accuracy"]))
+def test_a_converged_teacher_passes(trained):
+    teachers.check_converged(trained[0], None)
+    teachers.check_converged(trained[0], trained[0].report["accuracy"])
 
 
 @pytest.mark.parametrize(
@@ -502,13 +502,11 @@ def test_a_converged_teacher_passes(trained, spec):
     ],
     ids=["still improving", "stopped improving", "loaded"],
 )
-def test_an_unconverged_teacher_says_what_was_reached_what_was_asked_and_what_to_do(
-    trained, spec, changes, advice
-):
+def test_an_unconverged_teacher_says_what_was_reached_what_was_asked_and_what_to_do(trained, changes, advice):
     poor = dataclasses.replace(trained[0], report={**trained[0].report, "accuracy": 0.25, **changes})
     expected = rf"reached 0\.2500 validation accuracy, teacher\.min_accuracy asks for 0\.9; {advice}"
     with pytest.raises(TeacherError, match=expected):
-        teachers.check_converged(poor, with_teacher(spec, min_accuracy=0.9))
+        teachers.check_converged(poor, 0.9)
 
 
 def test_the_description_says_what_a_person_asks(trained):

@@ -1,4 +1,6 @@
-"""The student that a trial saves: mostly the one that the spec names, with some methods more than it.
+"""What a trial's methods make of its networks: whether it runs a teacher, and which student it saves.
+
+The student is mostly the one that the spec names, with some methods more than it.
 
 Goes in: a `TrialConfig` and the teacher's family and options. Comes out: a `Choice` to build, measure and
 save. Importable without torch.
@@ -11,6 +13,12 @@ from importlib import import_module
 from kdsearch.losses import METHODS
 from kdsearch.models import family
 from kdsearch.records import Choice, TrialConfig
+
+
+def is_taught(config: TrialConfig) -> bool:
+    """Whether a trial runs a teacher: because a method reads it, or because the curriculum asks it."""
+    reads = any(METHODS[choice.name].teacher for choice in config.distill.values())
+    return reads or config.curriculum.name != "none"
 
 
 def deployed(config: TrialConfig, teacher: Choice | None) -> Choice:

@@ -82,6 +82,9 @@ class Classifier(nn.Module):
     def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
         raise NotImplementedError
 
+    def soften_at(self, temperature: float | None) -> None:
+        """Hear at which temperature the logits will be read next (None: as they are); most need not know."""
+
     def forward(self, images: Tensor) -> Tensor:
         return self.outputs(images).logits
 

@@ -22,7 +22,7 @@ from kdsearch.records import Choice, Role, SweepRecord, TrialConfig, TrialRecord
 from kdsearch.search import asha
 from kdsearch.search.bands import CostOf, band_of
 from kdsearch.search.queue import Wanted, queue
-from kdsearch.spec import SweepSpec
+from kdsearch.spec import Stages, SweepSpec
 
 logger = logging.getLogger(__name__)
 
@@ -80,21 +80,24 @@ class Report:
 class Conductor:
     """The state of the search: pending and running trials, rungs, and the budget.
 
-    `cost_of` measures a student without training it.
+    `cost_of` measures a student without training it; `settle` fills in what of a proposal follows from the
+    student's size: the teacher assistants.
     """
 
     def __init__(
         self,
         spec: SweepSpec,
         journal: Journal,
-        num_teacher_stages: int,
+        num_teacher_stages: Stages,
         cost_of: CostOf,
         clock: Callable[[], float] = time.time,
+        settle: Callable[[TrialConfig], TrialConfig] = lambda config: config,
     ) -> None:
         self._spec = spec
         self._journal = journal
         self._cost_of = cost_of
         self._clock = clock
+        self._settle = settle
         self.sweep: SweepRecord = replay(journal.events)
         self._edges: list[float] = self.sweep.header["bands"]["edges"]
         self._early = spec.search.early_stopping
@@ -155,8 +158,8 @@ class Conductor:
         return None if wanted is None else self._start(wanted)
 
     def _start(self, wanted: Wanted) -> Task:
-        role, config = wanted.role, wanted.config
-        event = self.sweep.teacher
+        role, config = wanted.role, self._settle(wanted.config)
+        event = self.sweep.teacher_of(config)
         teacher = None if event is None else Choice(event["family"], event["options"])
         cost, *others = [dict(self._cost_of(deployed(one, teacher))) for one in online.configs(config)]
         peers = [

@@ -1,6 +1,6 @@
 """Ray runs what the conductor decides.
 
-Goes in: the spec, data, teacher and a `Conductor`. Comes out: nothing but journal events. The searcher
+Goes in: the spec, data, teachers and a `Conductor`. Comes out: nothing but journal events. The searcher
 and the scheduler are shells: Tune calls the scheduler first with every result, so the journal is written
 there, before anything else hears of it.
 """
@@ -30,7 +30,8 @@ from kdsearch.device import device_policy
 from kdsearch.search.conductor import Conductor, Report
 from kdsearch.search.worker import StudentWorker
 from kdsearch.spec import SweepSpec
-from kdsearch.teacher import Teacher
+from kdsearch.teacher_model import Teacher
+from kdsearch.teachers import Faculty
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def run_search(
     spec: SweepSpec,
     conductor: Conductor,
     data: ImageData,
-    teacher: Teacher,
+    faculty: Faculty,
     output: Path,
     tick: Callable[[], None],
 ) -> None:
@@ -65,7 +66,7 @@ def run_search(
     trainable = tune.with_parameters(
         StudentWorker,
         data=data,
-        teacher=teacher,
+        faculty=faculty,
         augment=spec.data.augment,
         output=str(output),
         cpus=resources["cpu"],
@@ -218,11 +219,13 @@ def last_line(text: str) -> str:
     return lines[-1].strip() if lines else "unknown cause"
 
 
-def train_teacher(spec: SweepSpec, data: ImageData, state: State | None) -> Iterator[teachers.Epoch]:
+def train_teacher(
+    spec: SweepSpec, data: ImageData, state: State | None, above: Teacher | None
+) -> Iterator[teachers.Epoch]:
     """`kdsearch.teacher.train` as a Ray task, where the resources are; its epochs are streamed back."""
     num_gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
     task = _train_teacher.options(num_gpus=num_gpus, num_cpus=1)
-    epochs: Any = task.remote(spec, ray.put(data), state)  # a stream of references
+    epochs: Any = task.remote(spec, ray.put(data), state, above)  # a stream of references
     try:
         for epoch in epochs:
             yield ray.get(epoch)
@@ -233,11 +236,13 @@ def train_teacher(spec: SweepSpec, data: ImageData, state: State | None) -> Iter
 
 
 @ray.remote(num_returns="streaming", max_retries=0)
-def _train_teacher(spec: SweepSpec, data: ImageData, state: State | None) -> Iterator[Any]:
+def _train_teacher(
+    spec: SweepSpec, data: ImageData, state: State | None, above: Teacher | None
+) -> Iterator[Any]:
     # One thread: its sums are the same on every run, and two threads that share their cores with anything
     # else ran a step 25 times slower than one.
     torch.set_num_threads(1)
-    yield from teachers.train(spec, data, device_policy().device.type, state)
+    yield from teachers.train(spec, data, device_policy().device.type, state, above)
 
 
 def remove_work(output: Path) -> None:

@@ -13,7 +13,7 @@ from kdsearch import space
 from kdsearch.records import Choice, Role, Scalar, SweepRecord, TrialConfig, TrialRecord, trial_id
 from kdsearch.search.bands import CostOf, extreme_students
 from kdsearch.search.sampler import Sampler, proposal
-from kdsearch.spec import SweepSpec
+from kdsearch.spec import Stages, SweepSpec
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Queue(Protocol):
     def tell(self, record: TrialRecord) -> None: ...
 
 
-def queue(spec: SweepSpec, num_teacher_stages: int, cost_of: CostOf, sweep: SweepRecord) -> Queue:
+def queue(spec: SweepSpec, num_teacher_stages: Stages, cost_of: CostOf, sweep: SweepRecord) -> Queue:
     """The queue of the spec's sampler, as far as `sweep` has come; `sweep` is watched from then on."""
     if space.is_listed(spec):
         return _ListedTrials(spec, num_teacher_stages, sweep)
@@ -49,7 +49,9 @@ def queue(spec: SweepSpec, num_teacher_stages: int, cost_of: CostOf, sweep: Swee
 class _ProposedTrials:
     """The smallest and the largest student without distillation, then what Optuna proposes."""
 
-    def __init__(self, spec: SweepSpec, num_teacher_stages: int, cost_of: CostOf, sweep: SweepRecord) -> None:
+    def __init__(
+        self, spec: SweepSpec, num_teacher_stages: Stages, cost_of: CostOf, sweep: SweepRecord
+    ) -> None:
         self._spec, self._sweep = spec, sweep
         self.num_trials = space.num_search_trials(spec, num_teacher_stages)
         self._sampler = Sampler(spec, num_teacher_stages)
@@ -83,7 +85,7 @@ class _ProposedTrials:
 class _ListedTrials:
     """Configurations that are known from the start, each beside its control, seed by seed."""
 
-    def __init__(self, spec: SweepSpec, num_teacher_stages: int, sweep: SweepRecord) -> None:
+    def __init__(self, spec: SweepSpec, num_teacher_stages: Stages, sweep: SweepRecord) -> None:
         self._spec, self._num_teacher_stages = spec, num_teacher_stages
         trials = space.listed(spec, num_teacher_stages)
         self.num_trials = sum(trial.role == "search" for trial in trials)

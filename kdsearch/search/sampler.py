@@ -19,7 +19,7 @@ from optuna.trial import TrialState, create_trial
 
 from kdsearch import space
 from kdsearch.records import Scalar, TrialConfig, TrialRecord
-from kdsearch.spec import SweepSpec
+from kdsearch.spec import Stages, SweepSpec
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -31,7 +31,7 @@ class Proposal:
     distributions: dict[str, str]  # Optuna's JSON of each
 
 
-def proposal(spec: SweepSpec, num_teacher_stages: int, params: Mapping[str, Any], seed: int) -> Proposal:
+def proposal(spec: SweepSpec, num_teacher_stages: Stages, params: Mapping[str, Any], seed: int) -> Proposal:
     """The configuration that these answers make, with the distributions that they are drawn from."""
     trial = optuna.trial.FixedTrial(dict(params))
     config = space.suggest(trial, spec, num_teacher_stages, seed)
@@ -46,7 +46,7 @@ class Sampler:
     Costs are told as log10, in which the front is evenly spread.
     """
 
-    def __init__(self, spec: SweepSpec, num_teacher_stages: int) -> None:
+    def __init__(self, spec: SweepSpec, num_teacher_stages: Stages) -> None:
         self._spec = spec
         self._num_teacher_stages = num_teacher_stages
         costs = [StudyDirection.MINIMIZE for _ in spec.search.objectives[1:]]

@@ -20,11 +20,12 @@ from ray import tune
 from kdsearch import online
 from kdsearch.data import ImageData
 from kdsearch.device import device_policy, num_threads
+from kdsearch.losses.deployed import is_taught
 from kdsearch.models.build import save_student
 from kdsearch.mutual import training_for
 from kdsearch.records import EpochResult, of_student, student_ids
 from kdsearch.search.conductor import Report, Task
-from kdsearch.teacher import Teacher
+from kdsearch.teachers import Classroom, Faculty
 from kdsearch.training import CheckpointError, NonFiniteLoss, Training, load_checkpoint, save_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -34,14 +35,14 @@ CHECKPOINT_EVERY_S = 30.0
 
 
 class StudentWorker(tune.Trainable):
-    """Runs tasks; reused for one after another, with the data and the teacher kept between them."""
+    """Runs tasks; reused for one after another, with the data and the teachers kept between them."""
 
     def setup(  # type: ignore[override]  # with_parameters adds the keywords
         self,
         config: dict[str, Any],
         *,
         data: ImageData,
-        teacher: Teacher,
+        faculty: Faculty,
         augment: tuple[tuple[str, dict[str, Any]], ...],
         output: str,
         cpus: float,
@@ -50,7 +51,7 @@ class StudentWorker(tune.Trainable):
         torch.set_num_threads(num_threads(cpus))
         self._device = device_policy("auto" if gpus else "cpu", cpus).device
         self._data, self._augment, self._output = data, augment, Path(output)
-        self._teacher = teacher.build(str(self._device))
+        self._classroom = Classroom(faculty, str(self._device))
         self._take(Task.from_json(config["task"]))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -98,7 +99,9 @@ class StudentWorker(tune.Trainable):
 
     def _start(self) -> Training:
         task = self._task
-        training = training_for(task.config, self._data, self._augment, self._teacher, str(self._device))
+        taught = is_taught(task.config)
+        teacher = self._classroom.teacher(task.config.teacher) if taught else None
+        training = training_for(task.config, self._data, self._augment, teacher, str(self._device))
         if task.from_checkpoint:
             try:
                 training.load_state_dict(
