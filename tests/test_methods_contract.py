@@ -24,19 +24,21 @@ from kdsearch.records import Choice, TrainConfig, TrialConfig
 NUM_CLASSES, NUM_SAMPLES, NUM_EPOCHS = 6, 40, 30
 LATE = NUM_EPOCHS  # an epoch behind every warm-up
 FIELDS, MAPS = {"logits", "features", "embedding"}, {"before", "stem"}
-TENSORS = FIELDS | MAPS
+TOKENS = {"attention", "qkv", "tokens"}
+TENSORS = FIELDS | MAPS | TOKENS
 
 
 class Network(NamedTuple):
-    """What a network publishes: (channels, size) of every stage and the embedding's width."""
+    """What a network publishes: (channels, size) of every stage, the embedding's width, attention heads."""
 
     stages: tuple[tuple[int, int], ...]
     width: int
+    heads: int = 2
 
 
 SMALL = Network(stages=((3, 8), (4, 4), (6, 2)), width=6)
-WIDE = Network(stages=((5, 8), (7, 4), (9, 2)), width=9)
-FINE = Network(stages=((5, 16), (7, 7), (9, 4)), width=9)
+WIDE = Network(stages=((5, 8), (7, 4), (9, 2)), width=9, heads=3)
+FINE = Network(stages=((5, 16), (7, 7), (9, 4)), width=9, heads=3)
 DEEP = Network(stages=((5, 8), (7, 8), (9, 4), (9, 2)), width=12)
 FLAT, FLAT_WIDE = Network(stages=((8, 1), (8, 1)), width=8), Network(stages=((12, 1),) * 3, width=12)
 
@@ -90,6 +92,13 @@ def outputs(
     details = {
         "before": {name: leaf(map_) for name, map_ in maps.items()},
         "stem": {"stem": leaf(normal(channels, size, size).relu())},
+    }
+    lengths = {stage.name: 1 + stage.size**2 for stage in stages(network)}
+    entering = {"embedding": 1 + size**2}
+    details |= {
+        "attention": {name: leaf(normal(network.heads, n, n)) for name, n in lengths.items()},
+        "qkv": {name: leaf(normal(3, n, 24 * network.heads).transpose(0, 1)) for name, n in lengths.items()},
+        "tokens": {name: leaf(normal(n, network.width)) for name, n in (entering | lengths).items()},
     }
     features = {name: leaf(map_.relu()) for name, map_ in maps.items()}
     return Outputs(leaf(logits), features, leaf(embedding), details)
@@ -279,7 +288,7 @@ def test_entry_is_well_formed(key: str) -> None:
     assert method.needs <= TENSORS | {"labels", "indices"}
     assert ("weight" in method.options) == (method.slot != "response")
     assert method.label_weight is None or method.slot in ("response", "self") or method.deploys
-    assert ("layer_map" in method.options) <= bool({"features", "before"} & method.needs)
+    assert ("layer_map" in method.options) <= bool((TOKENS | {"features", "before"}) & method.needs)
     assert "arXiv" in method.doc
 
 

@@ -11,7 +11,7 @@ import torch
 from kdsearch import data as datasets
 from kdsearch.data import ImageData
 from kdsearch.losses import METHODS
-from kdsearch.models import TRANSFORMER_DETAILS
+from kdsearch.models import CNN_DETAILS, TRANSFORMER_DETAILS
 from kdsearch.models.build import Classifier, build
 from kdsearch.records import Choice, TrainConfig, TrialConfig
 from kdsearch.spec import DataSpec
@@ -39,7 +39,7 @@ def data() -> ImageData:
 
 def networks(key: str) -> tuple[Choice, Choice]:
     """Student and teacher: transformers where the method reads what only they have."""
-    return VITS if METHODS[key].needs & TRANSFORMER_DETAILS else RESNETS
+    return VITS if METHODS[key].needs & (TRANSFORMER_DETAILS - CNN_DETAILS) else RESNETS
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from kdsearch.losses import METHODS
 from kdsearch.models.build import build
 from kdsearch.records import Choice, TrainConfig, TrialConfig
 from kdsearch.spec import DataSpec
+from kdsearch.spec_methods import unmet
 from kdsearch.training import (
     CheckpointError,
     NonFiniteLoss,
@@ -223,14 +224,25 @@ def test_distillation_without_a_teacher_is_refused(small):
         Training(KD, small)
 
 
+def networks_for(method, data):
+    """A student and a teacher of three stages or more that publish what the method reads."""
+    if not unmet(method, [("student", "resnet"), ("teacher", "resnet")]):
+        return STUDENT, teacher_of(data)
+    student = Choice("vit", {"patch": 4, "dim": 12, "depth": 3, "heads": 2})
+    torch.manual_seed(1)
+    teacher = {"patch": 2, "dim": 18, "depth": 4, "heads": 3}
+    return student, build("vit", teacher, data.num_classes, data.in_channels, data.image_size)
+
+
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_method_trains(small, name):
     method = METHODS[name]
     options = {key: option.default for key, option in method.options.items()}
     options |= {"layer_map": "stage1>stage1,stage3>stage3"} if "layer_map" in options else {}
     distill = {method.slot: Choice(name, options)}
-    config = dataclasses.replace(CONTROL, distill=distill, alpha=0.5, temperature=4.0)
-    training = Training(with_train(config, lr=0.001), small, AUGMENT, teacher_of(small))
+    student, teacher = networks_for(name, small)
+    config = dataclasses.replace(CONTROL, student=student, distill=distill, alpha=0.5, temperature=4.0)
+    training = Training(with_train(config, lr=0.001), small, AUGMENT, teacher)
     before = training.state_dict()["student"]
     result = training.run_epoch()
     assert len(result.terms) >= 2

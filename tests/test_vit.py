@@ -127,6 +127,13 @@ def test_details_have_the_published_shapes_and_kinds() -> None:
     }
 
 
+def test_before_is_the_stage_and_the_stem_the_embedded_patches() -> None:
+    outputs = vit(token=True).outputs(images(), detailed=True)
+    assert outputs.details["before"] == outputs.features
+    patches = outputs.details["tokens"]["embedding"][:, -16:]
+    assert torch.equal(outputs.details["stem"]["stem"][:, :, 1, 2], patches[:, 4 * 1 + 2])
+
+
 def test_nothing_is_detailed_where_nobody_asks() -> None:
     assert vit().outputs(images()).details == {}
 

@@ -18,7 +18,7 @@ from kdsearch.options import Option
 Options = Mapping[str, Any]
 
 CNN_DETAILS = frozenset({"before", "stem"})
-TRANSFORMER_DETAILS = frozenset({"attention", "qkv", "tokens"})
+TRANSFORMER_DETAILS = CNN_DETAILS | {"attention", "qkv", "tokens"}
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ _TORCHVISION_FAMILY = Family(
     spatial=True,
     doc="Any torchvision classifier with a new head and, up to 64x64 images, a stem without strides.",
     check=_always_valid,
-    details=frozenset(),
+    details=CNN_DETAILS,
 )
 
 

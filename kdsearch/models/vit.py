@@ -39,7 +39,7 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
     def forward(self, tokens: Tensor, detailed: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        """The tokens, and with `detailed` also "attention" [B,heads,L,L] and "qkv" [3,B,L,D]."""
+        """The tokens, and with `detailed` what the details say of them: attention, qkv and tokens."""
         qkv = self.qkv(self.norm1(tokens)).unflatten(2, (3, -1)).movedim(2, 0)
         queries, keys, values = qkv.unflatten(3, (self.heads, -1)).transpose(2, 3)
         if detailed:
@@ -51,7 +51,7 @@ class Block(nn.Module):
             seen = {}
         tokens = tokens + self.project(mixed.transpose(1, 2).flatten(2))
         tokens = tokens + self.mlp(self.norm2(tokens))
-        return tokens, seen
+        return tokens, {**seen, "tokens": tokens} if detailed else {}
 
 
 class VisionTransformer(Classifier):
@@ -88,20 +88,20 @@ class VisionTransformer(Classifier):
         patches = self.patches(images).flatten(2).mT + self.positions[:, 1:]
         tokens = torch.cat([first.expand(len(images), -1, -1), patches], dim=1)
 
+        num_first = first.shape[1]
         features: dict[str, Tensor] = {}
-        details: dict[str, dict[str, Tensor]] = {"tokens": {"embedding": tokens}} if detailed else {}
-        for stage, block in zip(self.stages, self.blocks.values(), strict=True):
+        details: dict[str, dict[str, Tensor]] = {}
+        if detailed:
+            details = {"stem": {"stem": self._map(tokens, num_first)}, "tokens": {"embedding": tokens}}
+        for name, block in self.blocks.items():
             tokens, seen = block(tokens, detailed)
-            features[stage.name] = tokens[:, first.shape[1] :].mT.unflatten(2, (stage.size, stage.size))
-            if detailed:
-                details["tokens"][stage.name] = tokens
+            features[name] = self._map(tokens, num_first)
             for kind, value in seen.items():
-                details.setdefault(kind, {})[stage.name] = value
-        if detailed:  # a block ends without an activation
-            stem = patches.mT.unflatten(2, (self.stages[0].size, self.stages[0].size))
-            details |= {"before": dict(features), "stem": {"stem": stem}}
+                details.setdefault(kind, {})[name] = value
+        if detailed:
+            details["before"] = dict(features)  # a block ends without an activation
 
-        last = self.norm(tokens[:, : first.shape[1]])
+        last = self.norm(tokens[:, :num_first])
         embedding = last[:, 0]
         logits = self.classifier(embedding)
         if self.token_head is not None:
@@ -109,6 +109,11 @@ class VisionTransformer(Classifier):
             details["token"] = {"logits": token_logits}
             logits = logits if self.training else (logits + token_logits) / 2
         return Outputs(logits, features, embedding, details)
+
+    def _map(self, tokens: Tensor, num_first: int) -> Tensor:
+        """The tokens behind the first ones as a map [B,D,h,h], a view."""
+        size = self.stages[0].size
+        return tokens[:, num_first:].mT.reshape(len(tokens), -1, size, size)
 
 
 class TokenHead(nn.Module):

@@ -5,7 +5,7 @@ Goes in: nothing. Comes out: the entries of METHODS for the slot `feature`, with
 
 from __future__ import annotations
 
-from kdsearch.losses.method import Method, alone, layer_map, weight
+from kdsearch.losses.method import Method, alone, layer_map, part_weight, weight
 from kdsearch.options import Option
 
 # Sorted by key.
@@ -114,6 +114,29 @@ FEATURE: dict[str, Method] = {
         doc="Factor transfer: where learned factors of the last maps are active. "
         "Kim, Park and Kwak, NeurIPS 2018, arXiv 1802.04977",
     ),
+    "minilm": Method(
+        build="kdsearch.losses.minilm:build",
+        slot="feature",
+        needs=frozenset({"qkv"}),
+        options={
+            "weight": weight(1.0, "the paper's only loss"),
+            "layer_map": layer_map(
+                "last",
+                "the student's last block learns, from one in the upper middle if the teacher is large",
+            ),
+            "relation_heads": Option(
+                "int",
+                8,
+                "into how many heads both networks' queries, keys and values are cut, whatever their "
+                "attention heads: the largest number up to this that divides both widths; 48 in the paper "
+                "for widths of 384 and more",
+                low=1,
+                high=256,
+            ),
+        },
+        doc="Transformers: how a block's queries, keys and values relate to each other. "
+        "Wang et al., Findings of ACL 2021, arXiv 2012.15828",
+    ),
     "nst": Method(
         build="kdsearch.losses.nst:build",
         slot="feature",
@@ -213,6 +236,24 @@ FEATURE: dict[str, Method] = {
         },
         doc="Singular vectors: how the main directions of one stage go with those of the next. "
         "Lee, Kim and Song, ECCV 2018, arXiv 1807.06819",
+    ),
+    "tinybert": Method(
+        build="kdsearch.losses.tinybert:build",
+        slot="feature",
+        needs=frozenset({"attention", "tokens"}),
+        zero_when_equal=False,
+        learned=True,
+        options={
+            "weight": weight(1.0, "the paper's"),
+            "layer_map": layer_map("uniform", "the paper's student takes every k-th block of the teacher"),
+            "attention_weight": part_weight(1.0, "attention scores; unequal heads: their means are compared"),
+            "hidden_weight": part_weight(1.0, "hidden states, through one learned linear map"),
+            "embedding": Option(
+                "bool", True, "compare the hidden states that enter the first block, too, as the paper does"
+            ),
+        },
+        doc="Transformers: attention scores before the softmax, and hidden states, block by block. "
+        "Jiao et al., Findings of EMNLP 2020, arXiv 1909.10351",
     ),
     "vid": Method(
         build="kdsearch.losses.vid:build",
