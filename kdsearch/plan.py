@@ -75,7 +75,7 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
         f"validation images of {shape}, {images.num_classes} classes"
     )
     lineup = lay_out(spec, cost_function(images))
-    found = [find_teacher(teacher.with_network(spec, part.network), images) for part in lineup.parts]
+    found = find_teachers(spec, images, lineup)
     torch.set_num_threads(num_threads(spec.resources.cpus_per_trial))
     batch_size = largest_batch(spec)
     built = [try_out(family, options, images, batch_size, spec) for family, options, _ in found]
@@ -139,6 +139,20 @@ def count_trials(spec: SweepSpec, num_teacher_stages: Stages, num_extremes: int)
         raise cli.UsageError(f"search.sampler: {spec.search.sampler} lists {error}") from None
     num_search = sum(trial.role == "search" for trial in trials)
     return num_search, len(trials) - num_search
+
+
+def find_teachers(
+    spec: SweepSpec, images: ImageData, lineup: Lineup
+) -> list[tuple[str, Mapping[str, Any], str]]:
+    """What `find_teacher` says of every network; one that equals an earlier one is not trained again."""
+    found: list[tuple[str, Mapping[str, Any], str]] = []
+    names: dict[str, str] = {}  # by content
+    for part in lineup.parts:
+        own = teacher.with_network(spec, part.network)
+        family, options, origin = find_teacher(own, images)
+        first = names.setdefault(teacher.content_key(own, images), part.name)
+        found.append((family, options, origin if first == part.name else f"the same as {first}"))
+    return found
 
 
 def find_teacher(spec: SweepSpec, images: ImageData) -> tuple[str, Mapping[str, Any], str]:
