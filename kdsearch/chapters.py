@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from kdsearch import chapters_teachers, results, summary, words
+from kdsearch import chapters_teachers, comparison, comparison_chapter, results, summary, words
 from kdsearch.document import Block, Bullets, Code, Facts, Heading, Paragraph, Picture, Table, literal
 from kdsearch.progress import count, duration
 from kdsearch.records import Event, SweepRecord, TrialRecord
@@ -21,15 +21,17 @@ Figures = Mapping[str, Picture | str]  # by drawing name: the picture, or why th
 
 
 def chapters(sweep: SweepRecord, events: Sequence[Event], figures: Figures) -> list[Block]:
-    """The whole report in reading order."""
+    """The whole report in reading order; a comparison of methods stands in for three of its chapters."""
+    compared = comparison.compare(sweep)
     return [
         *opening(sweep, events),
+        *(comparison_chapter.chapter(compared, figures) if compared else []),
         *front(sweep, figures),
-        *controls(sweep),
+        *(controls(sweep) if compared is None else []),
         *chapters_teachers.teachers(sweep),
         Heading("How far to trust this"),
         Bullets(tuple(_limits(sweep))),
-        *recipes(sweep, figures),
+        *(recipes(sweep, figures) if compared is None else []),
         Heading("Learning curves"),
         _figure(figures, "curves"),
         *failures(sweep),
@@ -131,6 +133,11 @@ def _warnings(sweep: SweepRecord) -> Iterable[str]:
 
 def _limits(sweep: SweepRecord) -> Iterable[str]:
     n = len(results.completed(sweep, "search"))
+    if sweep.header["spec"].get("search", {}).get("seeds", 1) > 1:
+        yield (
+            "The front and the learning curves show every seed of a configuration by itself, and the front "
+            "takes the luckiest: compare means, as in `methods.csv`."
+        )
     yield (
         "One seed: every point is a single training. Repeats of one recipe with other seeds differ by 0.2 to "
         "0.3 points (standard deviation on CIFAR-100), so nearby points may trade places."

@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from kdsearch import comparison, comparison_figures, importance, results
 from kdsearch import figure_parts as parts
-from kdsearch import importance, results
+from kdsearch.comparison import Comparison
 from kdsearch.figure_style import Style, Theme, canvas, count_ticks, png, style, themed
 from kdsearch.records import SweepRecord, TrialRecord
 
@@ -29,6 +30,7 @@ COSTS = {
     "size_mb": "parameters and buffers (10^6 bytes)",
 }
 MAX_BARS = 12
+LISTED = "Every configuration was tried as often as any other: they are compared directly."
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Findings:
     front: list[TrialRecord]
     cost: str  # the first cost among the objectives: what the front is drawn against
     importances: dict[str, float]
+    compared: Comparison | None  # None where trials were proposed one by one
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,9 @@ def draw(sweep: SweepRecord, *themes: Theme) -> dict[str, tuple[bytes, ...] | st
 def find(sweep: SweepRecord) -> Findings:
     """What all drawings of a sweep share."""
     cost = next((name for name in results.objectives(sweep) if name in COSTS), "params")
-    return Findings(sweep, results.front(sweep), cost, importance.importances(sweep))
+    compared = comparison.compare(sweep)
+    shares = importance.importances(sweep) if compared is None else {}
+    return Findings(sweep, results.front(sweep), cost, shares, compared)
 
 
 def _in_themes(drawing: Drawing, findings: Findings, themes: Sequence[Theme]) -> tuple[bytes, ...] | str:
@@ -136,6 +141,8 @@ def draw_retention(findings: Findings, looks: Style) -> Figure | str:
 
 def draw_recipe(findings: Findings, looks: Style) -> Figure | str:
     """Accuracy against temperature and against alpha, coloured by size: one panel for each that varies."""
+    if findings.compared is not None:
+        return LISTED
     names = {"temperature": "temperature (log scale)", "alpha": "alpha: weight of the teacher's term"}
     search = results.completed(findings.sweep, "search")
     panels = {
@@ -207,6 +214,8 @@ def draw_curves(findings: Findings, looks: Style) -> Figure | str:
 
 def draw_importance(findings: Findings, looks: Style) -> Figure | str:
     """Optuna's importance of every searched setting for accuracy."""
+    if findings.compared is not None:
+        return LISTED
     shares = findings.importances
     n = sum(trial.student_number == 1 for trial in results.completed(findings.sweep, "search"))
     if not shares:
@@ -263,6 +272,20 @@ DRAWINGS: Sequence[Drawing] = (
         "Learning curves",
         "Trial ids name the front; thin lines are all other trials.",
         draw_curves,
+    ),
+    Drawing(
+        "gains",
+        "What each method gained",
+        "Squares are means over the seeds, bars their 95 % intervals (cut at the edge of the figure), thin "
+        "marks the single seeds. Left of the line is worse than no distillation.",
+        lambda findings, looks: comparison_figures.draw_gains(findings.compared, looks.theme),
+    ),
+    Drawing(
+        "temperature",
+        "Accuracy against temperature",
+        "Means over the seeds with their 95 % intervals; dashed is the control without distillation. All "
+        "dots share their seeds, so a difference between two is less uncertain than either.",
+        lambda findings, looks: comparison_figures.draw_temperature(findings.compared, looks.theme),
     ),
 )
 

@@ -1,7 +1,8 @@
 """`python -m kdsearch.report DIR`: every file of a sweep's report, rebuilt from its journal alone.
 
 Goes in: the folder of a sweep, finished or not. Comes out: trials.csv, curves.csv, pareto.csv, summary.json,
-report.md, report.html and figures/. The same journal gives the same files; each is replaced whole.
+report.md, report.html and figures/; methods.csv where methods were compared on equal terms. The same journal
+gives the same files; each is replaced whole.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from kdsearch import chapters, cli, document, figures, results
+from kdsearch import chapters, cli, comparison, document, figures, results
 from kdsearch import summary as summaries
 from kdsearch.figure_style import DARK, LIGHT
 from kdsearch.records import SweepRecord
@@ -50,6 +51,10 @@ def write(folder: Path) -> Report:
         "curves.csv": _frame(curve_rows, results.curve_columns(curve_rows)),
         "pareto.csv": _frame(results.pareto_rows(sweep), [*columns, *results.CONFIRM_COLUMNS]),
     }
+    compared = comparison.compare(sweep)
+    if compared is not None:
+        method_rows = comparison.method_rows(compared)
+        frames["methods.csv"] = _frame(method_rows, comparison.method_columns(method_rows))
     summary = summaries.summary(sweep, events)
     drawn = figures.draw(sweep, LIGHT, DARK)
     pages = chapters.chapters(sweep, events, {d.name: _picture(d, drawn[d.name]) for d in figures.DRAWINGS})

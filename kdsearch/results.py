@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -239,8 +239,13 @@ def trial_columns(rows: Iterable[Row]) -> list[str]:
 
     Slots, alpha, temperature and the recipe are always there, so that tables of two sweeps line up.
     """
-    found = {name for row in rows for name in row} - {*RESULT_COLUMNS, *CONFIRM_COLUMNS}
-    return [*RESULT_COLUMNS, *sorted(found | _CONFIG_COLUMNS, key=_config_position)]
+    return [*RESULT_COLUMNS, *config_columns(rows, {*RESULT_COLUMNS, *CONFIRM_COLUMNS})]
+
+
+def config_columns(rows: Iterable[Row], others: Collection[str]) -> list[str]:
+    """The columns of the configuration: all of the rows' that are not `others`, and those always there."""
+    found = {name for row in rows for name in row} - set(others)
+    return sorted(found | _CONFIG_COLUMNS, key=_config_position)
 
 
 def curve_columns(rows: Iterable[Row]) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import journals
 import pytest
 import yaml
+from test_comparison import four_methods, temperatures
 
 from kdsearch import chapters, document, figures, importance, report, results, words
 from kdsearch.figure_style import DARK, LIGHT, style, themed
@@ -412,7 +413,9 @@ def drawn(drawing, story, theme=LIGHT):
 
 @pytest.mark.parametrize("drawing", figures.DRAWINGS, ids=lambda drawing: drawing.name)
 def test_every_figure_has_a_title_and_named_axes(drawing):
-    first, *_ = drawn(drawing, journals.realistic(30)).axes
+    compared = {"gains": four_methods, "temperature": temperatures}
+    story = compared.get(drawing.name, lambda: journals.realistic(30))()
+    first, *_ = drawn(drawing, story).axes
     assert first.get_title(loc="left")
     assert first.get_xlabel()
     assert first.get_ylabel() or [label.get_text() for label in first.get_yticklabels()]
