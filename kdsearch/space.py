@@ -19,6 +19,7 @@ from kdsearch.models import family
 from kdsearch.online import SIZES, peers
 from kdsearch.records import Choice, Role, Scalar, TrainConfig, TrialConfig
 from kdsearch.spec import (
+    RESPONSE_NUMBERS,
     TRAIN_NEEDS,
     TRAIN_OPTIONS,
     Assistants,
@@ -68,8 +69,13 @@ def suggest(trial: Trial, spec: SweepSpec, num_teacher_stages: Stages, seed: int
     num_stages = len(family(student.name).stages(student.options))
     teacher: Choice | None = None
     distill: dict[str, Choice] = {}
+    numbers: dict[str, Any] = {}  # the response method's own, in place of those in distill
     for slot, methods in spec.distill.slots.items():
         choice = _suggest_choice(trial, f"distill.{slot}", methods)
+        if slot == "response":
+            numbers = {n: v for n, v in choice.options.items() if n in RESPONSE_NUMBERS and v is not None}
+            rest = {n: v for n, v in choice.options.items() if n not in RESPONSE_NUMBERS}
+            choice = Choice(choice.name, rest)
         if choice.name == "none":
             continue
         if teacher is None and METHODS[choice.name].teacher:
@@ -85,7 +91,9 @@ def suggest(trial: Trial, spec: SweepSpec, num_teacher_stages: Stages, seed: int
         teacher = _suggest_teacher(trial, spec.teacher)
 
     def weight(name: str, applies: bool) -> Any:
-        return _suggest(trial, f"distill.{name}", getattr(spec.distill, name)) if applies else None
+        if not applies or name in numbers:
+            return numbers.get(name)
+        return _suggest(trial, f"distill.{name}", getattr(spec.distill, name))
 
     taught = any(METHODS[choice.name].teacher for choice in distill.values())
     # A schedule that brings its own start leaves the trial's temperature without a meaning.

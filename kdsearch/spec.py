@@ -22,7 +22,7 @@ from kdsearch import spec_checks, spec_methods, spec_teacher
 from kdsearch.losses import SLOTS
 from kdsearch.models import family
 from kdsearch.spec_read import INVALID, Categorical, Dimension, Float, Int, grid_value, read
-from kdsearch.spec_schema import DATA, SPEC, TRAIN_NEEDS, TRAIN_OPTIONS, json_schema
+from kdsearch.spec_schema import DATA, RESPONSE_NUMBERS, SPEC, TRAIN_NEEDS, TRAIN_OPTIONS, json_schema
 from kdsearch.spec_teacher import (
     Assistants,
     BornAgain,
@@ -36,6 +36,7 @@ from kdsearch.spec_teacher import (
 from kdsearch.spec_yaml import Node, Problem, Problems, SpecError, from_plain, override, read_file
 
 __all__ = [
+    "RESPONSE_NUMBERS",
     "TRAIN_NEEDS",
     "TRAIN_OPTIONS",
     "Assistants",

@@ -229,9 +229,14 @@ def _dimensions(values: Any, path: Keys) -> Iterator[tuple[Keys, Any]]:
 
 def _check_label_weight(values: Values, problems: Problems) -> None:
     """`1 - alpha` is the labels' weight with most response methods, and a weight is not negative."""
-    allowed = _subtracting(values["distill"])
-    if allowed and max(reachable(values["distill"]["alpha"])) > 1:
-        problems.add(("distill", "alpha"), allowed)
+    distill = values["distill"]
+    allowed = _subtracting(distill)
+    for name in _subtracting_names(distill) if allowed else ():
+        own = distill["response"][name]["alpha"]
+        path = ("distill", "alpha") if own is None else ("distill", "response", name, "alpha")
+        if max(reachable(distill["alpha"] if own is None else own)) > 1:
+            problems.add(path, allowed)
+            return
 
 
 def _check_schedule(values: Values, problems: Problems) -> None:
@@ -272,10 +277,14 @@ def _check_curriculum(values: Values, problems: Problems) -> None:
 
 def _subtracting(distill: Values) -> str:
     """What is allowed for alpha where a response method weighs the labels by 1 - alpha, else ''."""
-    names = [n for n in distill["response"] if n != "none" and METHODS[n].label_weight is None]
+    names = _subtracting_names(distill)
     if not names or distill["label_weight"] is not None:
         return ""
     return f"at most 1, or give label_weight: {names[0]} weighs the labels by 1 - alpha"
+
+
+def _subtracting_names(distill: Values) -> list[str]:
+    return [name for name in distill["response"] if name != "none" and METHODS[name].label_weight is None]
 
 
 def roles(values: Values) -> list[tuple[str, str]]:

@@ -100,6 +100,16 @@ TRAIN_NEEDS = {
     "gamma": ("schedule", "step"),
 }
 
+# What a response method may have of its own, because each paper has its own.
+RESPONSE_NUMBERS = {
+    "alpha": Option(
+        "float", None, "weight of this method's term, in place of distill.alpha", low=0, high=1000
+    ),
+    "temperature": Option(
+        "float", None, "of this method, in place of distill.temperature", low=0.01, high=1000
+    ),
+}
+
 COSTS = ("macs", "params", "size_mb")
 SAMPLERS = ("grid", "one_at_a_time", "tpe")
 
@@ -122,7 +132,8 @@ def _families(more: Mapping[str, Item], prefix: str = "") -> dict[str, Item]:
 
 
 def _methods(slot: str) -> Section:
-    methods = {name: Section(m.doc, m.options) for name, m in METHODS.items() if m.slot == slot}
+    own = RESPONSE_NUMBERS if slot == "response" else {}
+    methods = {name: Section(m.doc, {**m.options, **own}) for name, m in METHODS.items() if m.slot == slot}
     others = {name: f"{name} belongs in distill.{m.slot}" for name, m in METHODS.items() if m.slot != slot}
     doc = f"{slot} distillation: a method, or several to choose from"
     return Section(doc, entries={"none": _NONE, **methods}, absent="none", elsewhere=others)

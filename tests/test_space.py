@@ -201,6 +201,19 @@ def test_a_control_has_neither_schedule_nor_curriculum():
     assert (config.schedule, config.curriculum) == (Choice("constant"), Choice("none"))
 
 
+def test_a_response_method_may_have_its_own_alpha_and_temperature():
+    lows = {"type": "float", "low": 0.1, "high": 0.5}
+    responses = {"kd": {"alpha": lows, "temperature": 2}, "dkd": {"alpha": 1.0}}
+    loaded = small(distill={"response": responses, "alpha": 0.9, "temperature": {**lows, "low": 0.2}})
+    kd = suggest(loaded, distill__response="kd", distill__response__kd__alpha=0.3)
+    dkd = suggest(loaded, distill__response="dkd", distill__temperature=0.4)
+    assert (kd.alpha, kd.temperature) == (0.3, 2.0)
+    assert (dkd.alpha, dkd.temperature) == (1.0, 0.4)
+    assert not {"alpha", "temperature"} & (
+        kd.distill["response"].options.keys() | dkd.distill["response"].options
+    )
+
+
 def test_without_distillation_there_is_no_label_weight():
     assert suggest(small(distill={"label_weight": 0.5})).label_weight is None
 

@@ -142,7 +142,7 @@ def test_what_is_not_given_has_a_default(load):
         4, 0, ("val_accuracy", "params"), spec.EarlyStopping("none", 1, 3), None
     )
     assert small.confirm.seeds == 0
-    kd = {"kd": {"student_temperature": None}}
+    kd = {"kd": {"student_temperature": None, "alpha": None, "temperature": None}}
     assert small.distill.slots == {slot: {"none": {}} for slot in SLOTS} | {"response": kd}
     assert small.distill.label_weight is None
     assert small.train == {
@@ -263,7 +263,8 @@ def test_every_family_can_be_student_and_teacher_by_its_name(load, name):
 def test_every_method_can_be_chosen_by_its_name(load, name):
     kind = next(kind for kind in ("resnet", "vit") if not unmet(name, [("student", kind), ("teacher", kind)]))
     loaded = load(distill=f"{{{METHODS[name].slot}: {name}}}", student=kind, teacher=kind)
-    assert set(loaded.distill.slots[METHODS[name].slot][name]) == set(METHODS[name].options)
+    own = {"alpha", "temperature"} if METHODS[name].slot == "response" else set()
+    assert set(loaded.distill.slots[METHODS[name].slot][name]) == set(METHODS[name].options) | own
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -579,6 +580,12 @@ search: {sampler: grid, seeds: 3}
         f"spec.yaml:6: distill.temperature: {{...}}: {allowed}",
         f"spec.yaml:8: distill.feature.fitnet.weight: {{...}}: {allowed}",
     ]
+
+
+def test_an_alpha_above_1_is_refused_where_it_stands(refusal):
+    distill = "{response: {kd: {alpha: 2}, dkd: {alpha: 2}}, alpha: 3}"
+    allowed = "at most 1, or give label_weight: kd weighs the labels by 1 - alpha"
+    assert refusal(distill=distill) == f"spec.yaml:5: distill.response.kd.alpha: 2: {allowed}"
 
 
 def test_a_listing_sampler_needs_no_number_of_trials(load):
