@@ -1,0 +1,174 @@
+"""docs/methods.md: every method in a table, for someone who has to choose.
+
+Goes in: METHODS and ONLINE, and advice on each; SCHEDULES and CURRICULA. Comes out: a page of Markdown.
+`python -m kdsearch.guide > docs/methods.md` writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from kdsearch.curriculum import CURRICULA
+from kdsearch.losses import METHODS, SLOTS, Method
+from kdsearch.online import ONLINE
+from kdsearch.options import Option
+from kdsearch.schedules import SCHEDULES
+
+
+class Advice(NamedTuple):
+    """When to choose a method, and what a step costs beside a pass of the student and one of the teacher."""
+
+    when: str
+    cost: str = "-"
+
+
+# Sorted by key.
+ADVICE: dict[str, Advice] = {
+    "ab": Advice(
+        "the student starts from scratch and the schedule has room for a stage before it", "1x1 convs"
+    ),
+    "at": Advice("the first feature method to try between CNNs: nothing to train, any width"),
+    "byot": Advice("no teacher, and the student has several stages", "no teacher; a branch for each stage"),
+    "cc": Advice("beside kd, where batches are large", "two linear layers"),
+    "crd": Advice(
+        "training time is cheap; in the paper ahead of all that came before it",
+        "two memories of N x width, sampling of the negatives",
+    ),
+    "cs_kd": Advice("no teacher, classes that look alike", "no teacher; a second pass of the student"),
+    "ctkd": Advice("kd without a temperature to search", "a learned number"),
+    "deit": Advice(
+        "the student is a `vit`; in the paper a CNN is its better teacher",
+        "a token, which stays in the student",
+    ),
+    "dist": Advice("the teacher is much stronger: their order counts, not the probabilities themselves"),
+    "dkd": Advice("the teacher is sure of nearly every label, so that kd has little to say on the others"),
+    "dml": Advice("no teacher worth having, or several students wanted at once", "a pass of every peer"),
+    "fitnet": Advice(
+        "between any two families, flat ones too: the regressor takes care of the shapes", "a conv a pair"
+    ),
+    "fsp": Advice("networks with stages of the same sizes", "products of maps; a stage of epochs alone"),
+    "ft": Advice("the teacher's maps are wide and redundant", "two translators, one trained beforehand"),
+    "gram": Advice("as sp, on the embedding of any stage"),
+    "infonce": Advice("crd in small: no memory, only the batch", "two linear layers"),
+    "kd": Advice("always, and first: everything else has to beat it"),
+    "logit_std": Advice("the student is too small for logits of the teacher's size"),
+    "minilm": Advice("both are `vit`, whatever their heads", "products of queries, keys and values"),
+    "mlkd": Advice("kd no longer helps and there is time", "a second view through both networks"),
+    "nst": Advice("at, where it matters which channels respond together", "products of channels"),
+    "ofd": Advice("CNNs with a ReLU behind each stage", "a 1x1 conv a pair"),
+    "pkt": Advice("widths far apart: embeddings are compared only among themselves"),
+    "ps_kd": Advice(
+        "no teacher, and enough epochs for yesterday's answer to be worth something",
+        "no teacher; N x classes numbers",
+    ),
+    "pseudo_label": Advice("images without labels, or no temperature to search"),
+    "reviewkd": Advice(
+        "accuracy counts more than time; stages of CNNs with a ReLU behind each",
+        "fusion modules at every stage",
+    ),
+    "rkd": Advice("the embedding is what will be used (retrieval), or widths are far apart"),
+    "semckd": Advice("it is not clear which stages belong together", "attention over all pairs of stages"),
+    "simkd": Advice("a somewhat larger student is fine", "a projector, which stays in the student"),
+    "sp": Advice("the simplest relation method; between any two families"),
+    "svd": Advice(
+        "to compare with: an early method, and not a cheap one", "a decomposition of each map, slow"
+    ),
+    "tfkd": Advice("no teacher, no time: as cheap as label smoothing", "no teacher"),
+    "tinybert": Advice("both are `vit` with the same patches", "a linear layer"),
+    "vid": Advice("widths differ and some channels cannot be predicted at all", "three 1x1 convs a pair"),
+    "wsl": Advice("the teacher is unsure or wrong on a part of the training images"),
+}
+
+HEAD = """\
+# Distillation methods
+
+Written by `python -m kdsearch.guide` from the tables of methods; a test keeps it current.
+
+**Where to begin.** `response: kd`, with `temperature` and `alpha` searched. Then one method beside it from
+another slot: `feature: at` between CNNs, `feature: fitnet` between any two families, `relation: rkd` or `sp`
+where the widths are far apart, `contrastive: crd` where training time is cheap. A slot takes one method or
+none; what is in several slots adds up, and so does its cost. With several names in a slot, `none` among them,
+the search chooses. No published order of the methods holds beyond its recipe, mostly CIFAR-100 at 240 epochs:
+a sweep that gives all of them the same students, views and budget says more. Methods of the slot `self` need
+no teacher; the spec names one all the same, to measure the students against.
+
+The loss is `label_weight * cross-entropy + alpha * response + sum of weight * term`. In the table,
+
+- *needs* is what the families must have: `maps` of more than one pixel (all but `mlp`), several stages, or a
+  transformer's insides (`vit` alone), on both sides where there is a teacher;
+- *trains* marks what learns beside the student, and is not in what is saved;
+- *cost* is what a step takes beside a pass of the student and one of the teacher;
+- *labels* is the label weight that a method brings along; `distill.label_weight` overrules it;
+- *defaults* are the source's, for its recipe: the weights are the first thing to search.
+
+| method | slot | what the student learns | when | needs | trains | cost | labels | defaults | source |
+|---|---|---|---|---|---|---|---|---|---|
+"""
+
+TAIL = """
+Beside the slots, `distill` has what moves over the epochs. `schedule`:
+
+{schedules}
+
+`curriculum`, which samples an epoch trains on:
+
+{curricula}
+
+`teacher_views: N` averages the teacher's probabilities over N views of each image, a pass of the teacher for
+each; `temperature` and `alpha` belong to the slot `response`.
+"""
+
+SLOT_ORDER = {slot: position for position, slot in enumerate(SLOTS)}
+
+
+def page() -> str:
+    """The whole page; the methods in the order of the slots, then of their keys."""
+    keys = sorted(METHODS, key=lambda key: (SLOT_ORDER[METHODS[key].slot], key))
+    rows = [row(key, METHODS[key]) for key in keys]
+    rows += [cells(key, "online", "-", "-", "1", kind.doc, kind.options) for key, kind in ONLINE.items()]
+    schedules = listed({name: schedule.doc for name, schedule in SCHEDULES.items()})
+    curricula = listed({name: curriculum.doc for name, curriculum in CURRICULA.items()})
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return HEAD + table + TAIL.format(schedules=schedules, curricula=curricula)
+
+
+def row(key: str, method: Method) -> list[str]:
+    needs = ["maps"] if method.spatial else []
+    needs += sorted(method.needs & {"attention", "qkv", "tokens"})
+    needs += [f"{method.min_stages} stages"] if method.min_stages > 1 else []
+    trains = "yes" if method.learned else "-"
+    return cells(
+        key, method.slot, ", ".join(needs) or "-", trains, labels(method), method.doc, method.options
+    )
+
+
+def cells(
+    key: str, slot: str, needs: str, trains: str, label: str, doc: str, options: Mapping[str, Option]
+) -> list[str]:
+    """The table's ten columns; the last sentence of a doc is its source."""
+    what, _, source = doc.removesuffix(".").rpartition(". ")
+    advice = ADVICE.get(key, Advice("-"))
+    defaults = ", ".join(f"`{name}` {default(option)}" for name, option in options.items()) or "-"
+    return [f"`{key}`", slot, what, advice.when, needs, trains, advice.cost, label, defaults, source]
+
+
+def listed(docs: Mapping[str, str]) -> str:
+    return "\n".join(f"- `{name}`: {doc}" for name, doc in docs.items())
+
+
+def labels(method: Method) -> str:
+    """The label weight that a method brings along, in words."""
+    if method.label_weight is not None:
+        return f"{method.label_weight:g}"
+    return "1 - alpha" if method.slot == "response" else "-"
+
+
+def default(option: Option) -> str:
+    if option.default is None:
+        return "not set"
+    return f"{option.default:.5g}" if isinstance(option.default, float) else str(option.default).lower()
+
+
+if __name__ == "__main__":
+    print(page(), end="")
