@@ -21,7 +21,7 @@ LISTING_SAMPLERS = ("grid", "one_at_a_time")
 KD = "kd"  # what costs are relative to, where it was run
 
 METHOD_COLUMNS = (
-    *("methods", "configuration", "num_completed", "num_failed"),
+    *("methods", "configuration", "params", "num_completed", "num_failed"),
     *("val_accuracy_mean", "val_accuracy_std", "num_pairs", "gain", "gain_low", "gain_high", "verdict"),
     *("epoch_s", "cost", "cost_base", "trial_ids"),
 )
@@ -39,11 +39,17 @@ class Row:
     config: TrialConfig  # with the first seed
     completed: tuple[TrialRecord, ...]
     failed: tuple[TrialRecord, ...]
+    unfinished: tuple[TrialRecord, ...]
     accuracy: Estimate | None
     differences: tuple[float, ...] = ()
     epoch_s: float | None = None
     cost: float | None = None
     cost_base: str = ""
+
+    @property
+    def params(self) -> int:
+        """Of the student that is saved; a method may leave a part of its own in it."""
+        return int((*self.completed, *self.failed, *self.unfinished)[0].cost["params"])
 
     @property
     def gain(self) -> Estimate | None:
@@ -116,6 +122,7 @@ def _method_row(row: Row) -> results.Row:
     return {
         "methods": results.method_label(row.config),
         "configuration": row.label,
+        "params": row.params,
         "num_completed": len(row.completed),
         "num_failed": len(row.failed),
         "val_accuracy_mean": row.accuracy and row.accuracy.mean,
@@ -148,6 +155,7 @@ def _row(label: str, group: Sequence[TrialRecord]) -> Row:
         group[0].config,
         done,
         tuple(trial for trial in group if trial.status == "failed"),
+        tuple(trial for trial in group if trial.status == "running"),
         statistics.estimate(values) if values else None,
         epoch_s=plain_statistics.median(map(_epoch_s, done)) if done else None,
     )

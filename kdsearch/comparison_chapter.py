@@ -67,9 +67,13 @@ def _by_chance(found: Comparison) -> str:
 
 
 def _table(found: Comparison) -> Table:
+    """Sizes have a column where they differ: some methods leave a part of their own in the student."""
+    rows = (*found.rows, *found.controls)
     interval = f"{CONFIDENCE:.0%} interval"
     header = ("method", "n", "accuracy", "gain", interval, "verdict", "epoch", "cost")
-    return Table(header, "lrrrrlrr", tuple(_cells(row) for row in (*found.rows, *found.controls)))
+    if len({row.params for row in rows}) == 1:
+        return Table(header, "lrrrrlrr", tuple(_cells(row) for row in rows))
+    return Table((*header, "params"), "lrrrrlrrr", tuple((*_cells(row), f"{row.params:,}") for row in rows))
 
 
 def _cells(row: Row) -> tuple[str, ...]:

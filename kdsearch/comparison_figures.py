@@ -58,7 +58,8 @@ def draw_gains(found: Comparison | None, theme: Theme) -> Figure | str:
     handles = [
         parts.handle(verdict, marker="s", color=colours.get(verdict, theme.muted)) for verdict in verdicts
     ]
-    handles.append(parts.handle("one seed", marker="|", color=theme.muted, markersize=9))
+    if found.num_seeds > 1:
+        handles.append(parts.handle("one seed", marker="|", color=theme.muted, markersize=9))
     figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
     return figure
 

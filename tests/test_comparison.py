@@ -30,6 +30,7 @@ class Listed(journals.Story):
         self.numbers = {"control": 0, "search": 0}
 
     def row(self, accuracies, distill=None, epoch_s=1.0, role="search", **settings):
+        params = settings.pop("params", 20_000)
         for seed, accuracy in enumerate(accuracies):
             config = journals.config(distill=distill, seed=seed, **settings)
             number = self.numbers[role]
@@ -37,7 +38,7 @@ class Listed(journals.Story):
             failed = {"status": "failed", "error": "not finite in epoch 1"} if accuracy is None else {}
             curve = [] if accuracy is None else [0.1, accuracy]
             start = len(self.events)
-            self.trial(number, curve, role=role, trial_config=config, **failed)
+            self.trial(number, curve, params, role, trial_config=config, **failed)
             for event in self.events[start:]:
                 event.update({"time_s": epoch_s} if event["kind"] == "epoch" else {})
         return self
@@ -170,6 +171,14 @@ def test_the_chapter_names_what_helped_what_hurt_and_what_costs_more_than_it_ret
     assert "- Hurt: fitnet." in text
     assert "Dearer than kd, by 10% or more, without a larger gain: rkd and fitnet." in text
     assert "if none of these 3 configurations changed anything, about 0.2 would still be called" in text
+
+
+def test_sizes_are_shown_where_a_method_leaves_a_part_of_its_own_in_the_student():
+    simkd = {"feature": Choice("simkd", {"weight": 1.0})}
+    larger = words_of(four_methods().row([0.6, 0.7, 0.65], simkd, params=31_000))
+    assert "| helped | 1 s | 1.00× | 20,000 |" in larger
+    assert "| simkd | 3 | 0.6500 ± 0.0500 | +10.00 |" in larger
+    assert "| params |" not in words_of(four_methods()).split("## The front")[0]
 
 
 def test_failed_trials_are_named_and_in_no_mean():
