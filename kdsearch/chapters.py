@@ -53,6 +53,12 @@ def opening(sweep: SweepRecord, events: Sequence[Event]) -> list[Block]:
         f"{words.listed(families) or 'no family yet'}. Began {words.date(runs[0].started)}, {ended} after "
         f"{duration(summary.wall_s(runs))} of work{sessions}."
     )
+    more = header.get("data", {}).get("unlabelled")
+    if more:
+        intro += (
+            f" Without labels, {literal(more['words'])}: {more['ratio']:g} beside each labelled image, the "
+            "teacher's outputs their only target; controls do without."
+        )
     warnings = tuple(_warnings(sweep))
     return [
         Heading(literal(header["name"]), 1),

@@ -7,6 +7,7 @@ before anything acts on it, so the line can be cut anywhere and taken up again w
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Iterator, Mapping
@@ -45,6 +46,8 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
     phases = Phases()
     with phases.of("data"):
         images = load_data(spec)
+    if images.unlabelled is not None:
+        progress.say(f"without labels: {images.unlabelled.words}")
     cost_of = cost_function(images)
     lineup = lay_out(spec, cost_of)
     loaded = load_teachers(spec, images, lineup)
@@ -122,12 +125,15 @@ def load_data(spec: SweepSpec) -> ImageData:
 
 def sizes(images: ImageData) -> dict[str, Any]:
     """What the report says of the data."""
+    more = images.unlabelled
+    unlabelled = more and {"num": len(more), "words": more.words, "ratio": more.ratio, "key": more.key}
     return {
         "num_train": len(images.train),
         "num_validation": len(images.validation),
         "num_classes": images.num_classes,
         "image_size": images.image_size,
         "key": images.key,
+        "unlabelled": unlabelled,
     }
 
 
@@ -182,7 +188,11 @@ def train_teachers(
     journal: Journal,
     progress: Progress,
 ) -> Faculty:
-    """Every network that teaches, in turn: loaded, stored, or trained by Ray where the resources are."""
+    """Every network that teaches, in turn: loaded, stored, or trained by Ray where the resources are.
+
+    They are trained on the labelled images alone.
+    """
+    images = dataclasses.replace(images, unlabelled=None)
     networks: dict[str, Teacher] = {}
     for number, part in enumerate(lineup.parts, start=1):
         own = teachers.with_network(spec, part.network)

@@ -74,6 +74,9 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
         f"  data      {spec.data.dataset}: {len(images.train):,} training and {len(images.validation):,} "
         f"validation images of {shape}, {images.num_classes} classes"
     )
+    more = images.unlabelled
+    if more is not None:
+        yield f"  unlabelled {more.words}, {more.ratio:g} beside each labelled one"
     lineup = lay_out(spec, cost_function(images))
     found = find_teachers(spec, images, lineup)
     torch.set_num_threads(num_threads(spec.resources.cpus_per_trial))
@@ -100,6 +103,7 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     steps = -(-len(images.train) // batch_size)
     step_s = num_peers * statistics.mean(student.step_s for student in students)
     trial_s = spec.epochs * steps * (step_s + forward_s)
+    trial_s *= 1 + (more.ratio if more else 0)  # each image costs what a labelled one does
     teacher_s = sum(
         part.network.train["epochs"] * steps * network.step_s
         for part, network, (_, _, origin) in zip(lineup.parts, built, found, strict=True)

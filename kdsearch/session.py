@@ -60,7 +60,7 @@ def check_same_spec(journal: Journal, spec: SweepSpec) -> None:
 def begin(spec: SweepSpec, journal: Journal, cost_of: CostOf, data: Mapping[str, Any]) -> None:
     """Journal that this session begins: the spec, what runs it, the data's sizes, the students' range."""
     started = [event for event in journal.events if event["kind"] == "sweep_started"]
-    if started and started[-1]["data"].get("key") != data.get("key"):
+    if started and _contents(started[-1]["data"]) != _contents(data):
         raise cli.UsageError(
             f"{spec.data.root}: not the data that this sweep began with; use another --output"
         )
@@ -84,6 +84,11 @@ def begin(spec: SweepSpec, journal: Journal, cost_of: CostOf, data: Mapping[str,
         data=dict(data),
         resumed=bool(journal.events),
     )
+
+
+def _contents(data: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The keys of the data's pixels and labels, and of the images without labels."""
+    return data.get("key"), (data.get("unlabelled") or {}).get("key")
 
 
 def commit() -> str:

@@ -63,6 +63,7 @@ __all__ = [
     "TeacherChoice",
     "TeacherSource",
     "TeacherSpec",
+    "UnlabelledSpec",
     "check_layer_maps",
     "check_teacher_family",
     "diff",
@@ -79,6 +80,17 @@ Slot = dict[str, Options]  # the names to choose from, each with its options; "n
 
 
 @dataclass(frozen=True)
+class UnlabelledSpec:
+    """Images to distil on without labels: of `dataset` (`rest`: what subset leaves out) or in `folder`."""
+
+    dataset: str | None
+    folder: str | None = None
+    root: str | None = None
+    share: float = 1.0
+    ratio: float = 1.0
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """`validation`: a count, or a fraction below 1; None: the data set's own split or share."""
 
@@ -88,6 +100,7 @@ class DataSpec:
     subset: int | None = None
     resize: int | None = None
     augment: tuple[tuple[str, Options], ...] = ()
+    unlabelled: UnlabelledSpec | None = None
     options: Options = dataclasses.field(default_factory=dict)
     seed: int = 0
 
@@ -284,6 +297,8 @@ def _data(values: Options) -> DataSpec:
     validation = values["validation"]
     if validation is not None and validation >= 1:
         common["validation"] = int(validation)
+    unlabelled = UnlabelledSpec(**values["unlabelled"])
+    common["unlabelled"] = unlabelled if unlabelled.dataset or unlabelled.folder else None
     return DataSpec(**common, options={n: v for n, v in values.items() if n not in common})
 
 

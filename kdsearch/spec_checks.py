@@ -116,6 +116,25 @@ def _check_validation(values: Values, problems: Problems) -> None:
         problems.add(("data", "validation"), allowed, round(validation) or "")
 
 
+def _check_unlabelled(values: Values, problems: Problems) -> None:
+    data, path = values["data"], ("data", "unlabelled")
+    given = data["unlabelled"]
+    if given["dataset"] is None and given["folder"] is None:
+        if given["root"] is not None or (given["share"], given["ratio"]) != (1.0, 1.0):
+            problems.add(path, "give a dataset (rest: the images that subset leaves out) or a folder")
+        return
+    if given["dataset"] is not None and given["folder"] is not None:
+        problems.add(path, "give either a dataset or a folder")
+    if given["dataset"] == "rest" and data["subset"] is None:
+        problems.add(path, "rest is what subset leaves out: give data.subset")
+    if given["dataset"] == data["dataset"] and given["root"] in (None, data["root"]):
+        problems.add(path, "these images have labels here; the ones that subset leaves out are rest", "rest")
+    names = sorted({name for slot in SLOTS for name, _ in _entries(values, f"distill.{slot}")} - {"none"})
+    if not any(METHODS[name].takes_unlabelled for name in names):
+        why = f"{' and '.join(names)} cannot learn without labels" if names else "here there is none"
+        problems.add(path, f"needs a method in distill that learns from the teacher alone, as kd does: {why}")
+
+
 def _check_teacher_recipe(values: Values, problems: Problems) -> None:
     for found in _teachers(values):
         path, given, checkpoint = (
@@ -352,6 +371,7 @@ def _check_resources(values: Values, problems: Problems) -> None:
 CHECKS: tuple[tuple[tuple[str, ...], Callable[[Values, Problems], None]], ...] = (
     (("name",), _check_name),
     (("data.validation",), _check_validation),
+    (("data",), _check_unlabelled),
     ((), spec_teacher.check),
     (("train.epochs",), _check_teacher_recipe),
     ((), _check_families),

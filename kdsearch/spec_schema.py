@@ -144,6 +144,23 @@ def _given(option: Option) -> Option:
     return replace(option, default=None, searchable=False)
 
 
+UNLABELLED = Section(
+    "images without labels beside the labelled ones, with the teacher's outputs as their only target",
+    {
+        "dataset": _fixed(
+            "str",
+            None,
+            "rest, the images that subset leaves out, or the training part of another data set",
+            choices=("rest", *(name for name in DATASETS if name != "image_folder")),
+        ),
+        "folder": _fixed("str", None, "in place of a data set: every image at or below this folder"),
+        "root": _fixed("str", None, "folder of the data set's files; default the data's own root"),
+        "share": _fixed("float", 1.0, "share of these images to use", low=0.0001, high=1),
+        "ratio": _fixed("float", 1.0, "images without labels for each one with", low=0.01, high=100),
+    },
+    word="dataset",
+)
+
 DATA = Section(
     "the images",
     {
@@ -164,6 +181,7 @@ DATA = Section(
                 "augmentations", entries={n: Section(n, options) for n, options in AUGMENTATIONS.items()}
             ),
         ),
+        "unlabelled": UNLABELLED,
         "seed": _seed("draws validation and subset"),
     },
     variants=("dataset", {name: kind.options for name, kind in DATASETS.items()}),

@@ -30,6 +30,7 @@ from kdsearch.checkpoint import CheckpointError, State, load_checkpoint, write_s
 from kdsearch.confidence import confidence, ranks
 from kdsearch.curriculum import share_in
 from kdsearch.data import ImageData
+from kdsearch.data.pool import Pool
 from kdsearch.data.views import Batch, Views, order
 from kdsearch.device import DevicePolicy, device_policy, narrowest_layer
 from kdsearch.losses import METHODS
@@ -132,6 +133,7 @@ class Training:
 
     The teacher is touched only where the configuration has distillation terms or a curriculum. It is put
     into eval mode and gets no gradient. A curriculum asks it once about every training image, in `__init__`.
+    Images without labels come in only where a method can learn from them: never in a control.
     Raises ValueError where a configuration cannot train on these data.
     `number` is that of a student which is trained with others (`kdsearch.mutual`), and `leader` the training
     of the first of them, whose images this one shares.
@@ -173,6 +175,10 @@ class Training:
             self._ranks = None if judge is None else self._ranked(judge)
         else:
             self._views, self._validation, self._ranks = leader._views, leader._validation, leader._ranks
+        self._pool = None
+        takes_unlabelled = any(method.takes_unlabelled for method in methods)
+        if leader is None and data.unlabelled is not None and takes_unlabelled:
+            self._pool = Pool(data.unlabelled, data.mean, data.std, augment, where, config.seed)
         self._num_batches = len(self._split(order(len(self._views), config.seed, 1)))
         if self._num_batches == 0:
             raise ValueError(
@@ -214,13 +220,15 @@ class Training:
             if self.epoch == 0:
                 self._prepare()
             batches = self._batches(epoch)
+            num_seen = self.epoch * len(self._views)  # labelled images, of full epochs and of this one
             for index, indices in enumerate(batches):
                 # A curriculum's epoch has fewer steps, and the learning rate its course over all epochs.
                 step = self.epoch * self._num_batches + index * self._num_batches / len(batches)
                 lr = learning_rate(train, step, self._num_batches)
                 for group in self._optimizer.param_groups:
                     group["lr"] = lr
-                batch = self._views.batch(indices, epoch, self.config.stream)
+                batch = self._batch(indices, epoch, num_seen)
+                num_seen += len(indices)
                 loss, terms = self._loss(batch, epoch)
                 losses.append(loss, terms, len(indices))  # before the step: a bad loss moves no weight
                 self._optimizer.zero_grad(set_to_none=True)
@@ -268,6 +276,23 @@ class Training:
         if self._ranks is not None and share < 1:
             indices = indices[self._ranks[indices] < share]
         return self._split(indices)
+
+    def _batch(self, indices: Tensor, epoch: int, num_seen: int) -> Batch:
+        """The samples' views, and behind them those of images without labels where a term can use them."""
+        batch = self._views.batch(indices, epoch, self.config.stream)
+        if self._pool is None:
+            return batch
+        positions = self._pool.beside(num_seen, len(indices))
+        return self._pool.join(batch, positions, epoch, self.config.stream, len(self._views))
+
+    def _further_view(self, batch: Batch, epoch: int, number: int) -> Batch:
+        """The batch's images once more, those without labels too; number 0 is the batch itself."""
+        stream, num_labelled = self.config.stream + FURTHER_STREAM * number, batch.num_labelled
+        view = self._views.batch(batch.indices[:num_labelled], epoch, stream)
+        if self._pool is None or num_labelled is None:
+            return view
+        positions = batch.indices[num_labelled:] - len(self._views)
+        return self._pool.join(view, positions, epoch, stream, len(self._views))
 
     def _split(self, indices: Tensor) -> list[Tensor]:
         batches = torch.split(indices, self.config.train.batch_size)
@@ -332,7 +357,7 @@ class Training:
             return outputs
         logits = [outputs.logits]
         for number in range(1, self.config.teacher_views):
-            view = self._views.batch(batch.indices, epoch, self.config.stream + FURTHER_STREAM * number)
+            view = self._further_view(batch, epoch, number)
             logits.append(self._teacher_outputs(view.images).logits)
         return outputs._replace(logits=mean_answer(torch.stack(logits)))
 

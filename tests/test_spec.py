@@ -290,6 +290,28 @@ def test_torchvision_models_are_families(load):
 SPEC_TEXTS = [EXAMPLE, *(file.read_text() for file in sorted(SEARCH_SPACES.glob("*.yaml")))]
 
 
+def test_images_without_labels_read_back_equal(load):
+    loaded = load(data="{dataset: digits, subset: 100, unlabelled: {dataset: rest, ratio: 2}}")
+    assert loaded.data.unlabelled == spec.UnlabelledSpec("rest", ratio=2.0)
+    assert spec.from_dict(json.loads(json.dumps(spec.to_dict(loaded)))) == loaded
+    assert load(data="{dataset: digits, unlabelled: {folder: more}}").data.unlabelled.folder == "more"
+    assert load(data="{dataset: digits, unlabelled: }").data.unlabelled is None
+
+
+@pytest.mark.parametrize(
+    ("distill", "message"),
+    [
+        ("{response: dkd}", "dkd cannot learn without labels"),
+        ("{response: none}", "here there is none"),
+    ],
+)
+def test_images_without_labels_need_a_method_that_can_do_without(refusal, distill, message):
+    text = refusal(data="{dataset: digits, subset: 100, unlabelled: rest}", distill=distill)
+    assert text.endswith(
+        f"data.unlabelled: rest: needs a method in distill that learns from the teacher alone, as kd does: {message}"
+    )
+
+
 MOVING = (
     "{response: {none: , kd: }, relation: rkd, schedule: {constant: , "
     "linear: {alpha_to: 1.0, temperature_to: {type: float, low: 1, high: 4}}, "
@@ -398,7 +420,7 @@ BAD = [
     # a section of the smallest spec, what it says instead, the whole message with … for parts of tables
     ("name", "../up", "1: name: ../up: a folder's name: up to 100 letters, digits and . _ -, the first not a dot (nearest: up)"),
     ("data", "cifar1O", "2: data: cifar1O: one of …, digits, … (nearest: cifar10)"),
-    ("data", "{dataset: digits, validaton: 5}", "2: data.validaton: 5: unknown; allowed: dataset, root, validation, subset, resize, augment, seed (nearest: validation)"),
+    ("data", "{dataset: digits, validaton: 5}", "2: data.validaton: 5: unknown; allowed: dataset, root, validation, subset, resize, augment, unlabelled, seed (nearest: validation)"),
     ("data", "{dataset: digits, validation: 1.5}", "2: data.validation: 1.5: a count of at least 1, or a fraction between 0 and 1 (nearest: 2)"),
     ("data", "{dataset: digits, validation: -1}", "2: data.validation: -1: a number of at least 0 (nearest: 0)"),
     ("data", "{dataset: digits, augment: crop}", "2: data.augment: crop: a list of …, as in [a, b: {setting: value}]"),
@@ -461,6 +483,12 @@ BAD = [
     ("distill", "{temperature: {type: float, low: 0, high: 9, log: true}}", "5: distill.temperature.low: 0: a number from 0.01 to 1000 (nearest: 0.01)"),
     ("distill", "{alpha: {type: float, low: 0, high: 1, log: true}}", "5: distill.alpha.low: 0: must be above 0 where log is true"),
     ("distill", "{response: kd, alpha: 2}", "5: distill.alpha: 2: at most 1, or give label_weight: kd weighs the labels by 1 - alpha"),
+    ("data", "{dataset: digits, unlabelled: rest}", "2: data.unlabelled: rest: rest is what subset leaves out: give data.subset"),
+    ("data", "{dataset: digits, subset: 100, unlabelled: digits}", "2: data.unlabelled: digits: these images have labels here; the ones that subset leaves out are rest (nearest: rest)"),
+    ("data", "{dataset: digits, unlabelled: {ratio: 2}}", "2: data.unlabelled: {...}: give a dataset (rest: the images that subset leaves out) or a folder"),
+    ("data", "{dataset: digits, unlabelled: {dataset: cifar10, folder: more}}", "2: data.unlabelled: {...}: give either a dataset or a folder"),
+    ("data", "{dataset: digits, unlabelled: cifar}", "2: data.unlabelled: cifar: one of rest, cifar10, cifar100, digits, fashion_mnist (nearest: cifar10)"),
+    ("data", "{dataset: digits, unlabelled: {dataset: cifar10, share: 2}}", "2: data.unlabelled.share: 2: a number from 0.0001 to 1 (nearest: 1)"),
     ("distill", "{response: kd, schedule: linaer}", "5: distill.schedule: linaer: unknown; allowed: constant, cosine, linear, progressive, warmup (nearest: linear)"),
     ("distill", "{response: kd, schedule: {linear: {temperature: 1}}}", "5: distill.schedule.linear.temperature: 1: unknown; allowed: alpha_to, temperature_to, weights_to (nearest: temperature_to)"),
     ("distill", "{response: kd, schedule: cosine}", "5: distill.schedule.cosine: moves nothing: give one or more of alpha_to, temperature_to, weights_to"),

@@ -7,6 +7,7 @@ metadata: importing this module imports neither torch nor numpy; `load` brings t
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -148,11 +149,28 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Unlabelled:
+    """Images without labels, uint8 [N, C, H, W] like the training images; `ratio` of them for a labelled one.
+
+    `words` say what they are and how they were made to fit, `key` is a sha256 of their pixels.
+    """
+
+    images: npt.NDArray[np.uint8]
+    ratio: float
+    words: str
+    key: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
 class ImageData:
     """A data set without its test split.
 
     `mean` and `std` are per channel, of images / 255 over the training split; `key` is a sha256 of both
     splits' pixels, labels and class names: any change of content, split, subset or size changes it.
+    `unlabelled` are images for distillation only; nothing else here depends on them.
     """
 
     name: str
@@ -162,6 +180,7 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     key: str
+    unlabelled: Unlabelled | None = None
 
     @property
     def num_classes(self) -> int:
@@ -174,6 +193,24 @@ class ImageData:
     @property
     def image_size(self) -> int:
         return int(self.train.images.shape[2])
+
+
+class UnlabelledRequest(Protocol):
+    """Which images to use without labels: a data set's training part, `rest` (what `subset` leaves out), or
+    a folder; exactly one of `dataset` and `folder` is given. `root` None: the data's own; `share` of them,
+    drawn by the data's seed; `ratio` is images without labels for each one with.
+    """
+
+    @property
+    def dataset(self) -> str | None: ...
+    @property
+    def folder(self) -> str | None: ...
+    @property
+    def root(self) -> str | None: ...
+    @property
+    def share(self) -> float: ...
+    @property
+    def ratio(self) -> float: ...
 
 
 class DataRequest(Protocol):
@@ -196,16 +233,24 @@ class DataRequest(Protocol):
     @property
     def resize(self) -> int | None: ...
     @property
+    def unlabelled(self) -> UnlabelledRequest | None: ...
+    @property
     def options(self) -> Mapping[str, Any]: ...
     @property
     def seed(self) -> int: ...
 
 
 def load(spec: DataRequest) -> ImageData:
-    """Read train and validation. Raises DataError when files are missing or the counts cannot be met."""
-    from kdsearch.data.loading import load_images
+    """Read train, validation and what is asked for without labels.
 
-    return load_images(spec)
+    Raises DataError when files are missing or the counts cannot be met.
+    """
+    from kdsearch.data.loading import load_images
+    from kdsearch.data.unlabelled import load_unlabelled
+
+    images, rest = load_images(spec)
+    shape = images.in_channels, images.image_size, images.image_size
+    return dataclasses.replace(images, unlabelled=load_unlabelled(spec, rest, shape))
 
 
 def load_test(spec: DataRequest) -> Split:

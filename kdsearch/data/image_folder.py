@@ -17,7 +17,7 @@ from PIL import Image
 from kdsearch.data import DataError, Split
 from kdsearch.data.loading import Source
 
-_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # PIL knows dozens more, some of them run other programs
 
 
@@ -62,15 +62,15 @@ def _files(folder: Path, class_names: tuple[str, ...]) -> list[tuple[Path, int]]
         (path, label)
         for label, name in enumerate(class_names)
         for path in sorted((folder / name).glob("*"))
-        if path.suffix.lower() in _SUFFIXES
+        if path.suffix.lower() in SUFFIXES
     ]
     if not files:
-        raise DataError(f"{folder}: no images; {', '.join(_SUFFIXES)} are read from one folder a class")
+        raise DataError(f"{folder}: no images; {', '.join(SUFFIXES)} are read from one folder a class")
     return files
 
 
 def _size_of_first(path: Path) -> int:
-    width, height = _decode(path, "RGB").size
+    width, height = decode(path, "RGB").size
     if width != height:
         raise DataError(f"{path}: {width}x{height}, not square: set image_size in the data section's options")
     return width
@@ -80,25 +80,27 @@ def _read(files: list[tuple[Path, int]], size: int, mode: str, must_fit: bool) -
     num_channels = 1 if mode == "L" else 3
     images: npt.NDArray[np.uint8] = np.empty((len(files), num_channels, size, size), np.uint8)
     for position, (path, _) in enumerate(files):
-        image = _decode(path, mode)
+        image = decode(path, mode)
         if image.size != (size, size):
             if must_fit:
                 raise DataError(
                     f"{path}: {image.width}x{image.height}, but the first image is {size}x{size}: "
                     "set image_size in the data section's options"
                 )
-            image = _centre_square(image).resize((size, size), Image.Resampling.BILINEAR)
+            image = centre_square(image).resize((size, size), Image.Resampling.BILINEAR)
         images[position] = np.asarray(image).reshape(size, size, num_channels).transpose(2, 0, 1)
     return Split(images, np.array([label for _, label in files], dtype=np.int64))
 
 
-def _centre_square(image: Image.Image) -> Image.Image:
+def centre_square(image: Image.Image) -> Image.Image:
+    """The largest square in the middle of an image."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))
 
 
-def _decode(path: Path, mode: str) -> Image.Image:
+def decode(path: Path, mode: str) -> Image.Image:
+    """An image file in PIL's mode ("L" or "RGB"). Raises DataError."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
             return image.convert(mode)

@@ -54,8 +54,11 @@ def open_source(spec: DataRequest) -> Source:
     return reader(Path(spec.root).expanduser(), defaults | dict(spec.options))
 
 
-def load_images(spec: DataRequest) -> ImageData:
-    """Train and validation, split, cut to `subset`, resized. Raises DataError."""
+def load_images(spec: DataRequest) -> tuple[ImageData, npt.NDArray[np.uint8]]:
+    """Train and validation, split, cut to `subset`, resized; and what `subset` leaves out, as it was read.
+
+    That is read only where the spec asks for it, by `unlabelled: rest`. Raises DataError.
+    """
     source = open_source(spec)
     train = source.train()
     if source.validation is None:
@@ -69,18 +72,22 @@ def load_images(spec: DataRequest) -> ImageData:
             f"validation: {spec.validation}: {spec.dataset} in {spec.root} has its own validation folder; "
             "remove the setting, or the folder"
         )
+    rest = train.images[:0]
     if spec.subset is not None:
         if not len(source.class_names) <= spec.subset <= len(train):
             raise DataError(
                 f"subset: {spec.subset}: must be between {len(source.class_names)} (one image a class) and "
                 f"{len(train)} (the training images that validation leaves)"
             )
-        train = _take(train, stratified(train.labels, spec.subset, spec.seed, Purpose.SUBSET))
+        kept = stratified(train.labels, spec.subset, spec.seed, Purpose.SUBSET)
+        if spec.unlabelled is not None and spec.unlabelled.dataset == "rest":
+            rest = train.images[complement(kept, len(train))]
+        train = _take(train, kept)
     _check_classes(train, source.class_names)
 
     train, validation = _finished(train, spec.resize), _finished(validation, spec.resize)
     mean, std = channel_statistics(train.images)
-    return ImageData(
+    images = ImageData(
         name=spec.dataset,
         train=train,
         validation=validation,
@@ -89,6 +96,7 @@ def load_images(spec: DataRequest) -> ImageData:
         std=std,
         key=content_key([train, validation], source.class_names),
     )
+    return images, rest
 
 
 def load_test_split(spec: DataRequest) -> Split:

@@ -29,13 +29,18 @@ _NUM_WEIGHTS = 4096
 
 @dataclass(frozen=True)
 class Batch:
-    """What a training step sees. With mixup, `mix` weighs `labels`, and 1 - mix weighs `mixed_labels`."""
+    """What a training step sees. With mixup, `mix` weighs `labels`, and 1 - mix weighs `mixed_labels`.
+
+    Of a batch that images without labels were joined to, the first `num_labelled` are the labelled ones; the
+    labels of the others are -1, their indices go on after the split's.
+    """
 
     images: Tensor  # float32 [B, C, H, W], normalised
     labels: Tensor  # int64 [B]
     indices: Tensor  # int64 [B], positions in the split
     mixed_labels: Tensor | None = None  # int64 [B]
     mix: Tensor | None = None  # float32 [B]
+    num_labelled: int | None = None  # None: all of them
 
 
 def crop(images: Tensor, rows: Tensor, columns: Tensor, padding: int) -> Tensor:

@@ -50,6 +50,11 @@ class Method:
     min_stages: int = 1
     min_pairs: int = 1
 
+    @property
+    def takes_unlabelled(self) -> bool:
+        """Whether it can learn from images without labels: from the teacher, and from nothing else."""
+        return self.teacher and not self.needs & {"labels", "indices"}
+
 
 def weight(default: float, source: str) -> Option:
     """The published weights span 0.02 to 30000; the upper bound only catches a slipped exponent."""

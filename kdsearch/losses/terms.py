@@ -179,9 +179,12 @@ def total_loss(
     """The loss to minimise, and its parts by name, unweighted and detached (`label` is the cross-entropy).
 
     `teacher` is None only where no term reads it. While a term trains alone, nothing else is in the loss;
-    after, it is not.
+    after, it is not. Of a batch with images without labels, the cross-entropy and the methods that need
+    labels see the labelled part, all other methods see all of it.
     """
-    label = label_loss(student.logits, batch, config.train.label_smoothing)
+    everything = student, teacher or NO_OUTPUTS, batch
+    with_labels = everything if batch.num_labelled is None else _labelled(*everything, batch.num_labelled)
+    label = label_loss(with_labels[0].logits, with_labels[2], config.train.label_smoothing)
     values = now(config, epoch)
     alone = {slot: alone_epochs(config, slot) for slot in terms}
     first = [slot for slot, epochs in alone.items() if epoch <= epochs]
@@ -191,10 +194,40 @@ def total_loss(
         if slot not in first and (first or alone[slot]):
             continue
         weight = values.alpha if slot == "response" and values.alpha is not None else weight * values.factor
-        for name, value in term(student, teacher or NO_OUTPUTS, batch, epoch).items():
+        seen = everything if METHODS[config.distill[slot].name].takes_unlabelled else with_labels
+        for name, value in term(*seen, epoch).items():
             loss = loss + weight * value
             parts[name] = value.detach()
     return loss, parts
+
+
+def _labelled(
+    student: Outputs, teacher: Outputs, batch: Batch, num_labelled: int
+) -> tuple[Outputs, Outputs, Batch]:
+    """The labelled part of a batch and of what both networks make of it."""
+
+    def first(outputs: Outputs) -> Outputs:
+        return Outputs(
+            outputs.logits[:num_labelled],
+            {stage: x[:num_labelled] for stage, x in outputs.features.items()},
+            outputs.embedding[:num_labelled],
+            {
+                kind: {name: x[:num_labelled] for name, x in some.items()}
+                for kind, some in outputs.details.items()
+            },
+        )
+
+    def some(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x[:num_labelled]
+
+    part = Batch(
+        batch.images[:num_labelled],
+        batch.labels[:num_labelled],
+        batch.indices[:num_labelled],
+        some(batch.mixed_labels),
+        some(batch.mix),
+    )
+    return first(student), first(teacher), part
 
 
 def alone_epochs(config: TrialConfig, slot: str) -> int:
