@@ -13,6 +13,7 @@ from kdsearch import chapters_teachers, comparison, comparison_chapter, results,
 from kdsearch.document import Block, Bullets, Code, Facts, Heading, Paragraph, Picture, Table, literal
 from kdsearch.progress import count, duration
 from kdsearch.records import Event, SweepRecord, TrialRecord
+from kdsearch.warnings_chapter import warnings
 
 MAX_GROUPS = 20  # of a table by method or layer map; `searched` maps can be as many as there are trials
 GOOD_RETENTION = 0.95
@@ -26,6 +27,7 @@ def chapters(sweep: SweepRecord, events: Sequence[Event], figures: Figures) -> l
     return [
         *opening(sweep, events),
         *(comparison_chapter.chapter(compared, figures) if compared else []),
+        *warnings(sweep),
         *front(sweep, figures),
         *(controls(sweep) if compared is None else []),
         *chapters_teachers.teachers(sweep),
@@ -59,11 +61,11 @@ def opening(sweep: SweepRecord, events: Sequence[Event]) -> list[Block]:
             f" Without labels, {literal(more['words'])}: {more['ratio']:g} beside each labelled image, the "
             "teacher's outputs their only target; controls do without."
         )
-    warnings = tuple(_warnings(sweep))
+    urgent = tuple(_warnings(sweep))
     return [
         Heading(literal(header["name"]), 1),
         Paragraph(intro),
-        *([Bullets(warnings, is_warning=True)] if warnings else []),
+        *([Bullets(urgent, is_warning=True)] if urgent else []),
         Facts(tuple(_facts(sweep))),
         *_counts(sweep),
     ]

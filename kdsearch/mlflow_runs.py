@@ -81,6 +81,8 @@ def sweep_run(sweep: SweepRecord, teacher: Event | None) -> Run:
         "mlflow.source.git.commit": header["commit"],
         **{f"kdsearch.version.{package}": version for package, version in header["versions"].items()},
     }
+    if sweep.warnings:
+        tags["kdsearch.warnings"] = "\n".join(event["text"] for event in sweep.warnings)
     if teacher:
         tags |= {f"kdsearch.teacher.{name}": teacher.get(name, "") for name in ("key", "family", "source")}
     return Run(

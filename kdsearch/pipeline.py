@@ -17,11 +17,13 @@ from typing import Any
 
 import yaml
 
-from kdsearch import cli, data, report, session, space, spec_teacher, tracking
+from kdsearch import cli, data, guards, report, session, space, spec_teacher, tracking
 from kdsearch import lineup as lineups
 from kdsearch import spec as specs
 from kdsearch import teacher as teachers
+from kdsearch.confidence import mean_confidences
 from kdsearch.data import ImageData
+from kdsearch.device import device_policy
 from kdsearch.journal import Journal
 from kdsearch.lineup import Lineup, Part
 from kdsearch.models import family
@@ -29,7 +31,7 @@ from kdsearch.models.build import cost
 from kdsearch.progress import Progress, count, front_table
 from kdsearch.records import Choice
 from kdsearch.search import cluster, driver
-from kdsearch.search.bands import CostOf
+from kdsearch.search.bands import CostOf, extreme_students
 from kdsearch.search.conductor import Conductor
 from kdsearch.spec import SweepSpec
 from kdsearch.teacher import Teacher
@@ -64,6 +66,7 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
                 cluster.check_nodes(output)
             with phases.of("teacher"):
                 faculty = train_teachers(spec, images, lineup, loaded, journal, progress)
+                guards.announce(cautions(spec, images, faculty, cost_of), journal, progress.say)
             with phases.of("search"):
                 search(spec, images, faculty, lineup, output, journal, progress)
     except BaseException as error:
@@ -239,6 +242,22 @@ def accept(
         raise cli.NotFinishedError(f"{which} is not the one that this sweep began with; use another --output")
     named = {"name": name} if name else {}
     journal.append("teacher_ready", **named, **described(teacher), **more)
+
+
+def cautions(spec: SweepSpec, images: ImageData, faculty: Faculty, cost_of: CostOf) -> list[guards.Caution]:
+    """What is worth a warning before the search, from the spec, the sizes and a look at every teacher."""
+    device, smallest = device_policy().device, extreme_students(spec, cost_of)[0]
+    found = guards.of_spec(spec)
+    for name, network in faculty.networks.items():
+        found += guards.of_teacher(network.report, images.mean, images.std, guards.named(name))
+    for name, source in spec_teacher.choices(spec.teacher).items():
+        teacher = faculty.networks[faculty.leader(Choice(name))]
+        sure = mean_confidences(teacher.build(str(device)), images, spec.data.augment, device)
+        found += guards.of_confidence(sure, guards.named(name))
+        if not isinstance(source, specs.Assistants):
+            params = cost_of(smallest)["params"], teacher.report["params"]
+            found += guards.of_sizes(smallest.name, *params, guards.named(name))
+    return found
 
 
 def num_stages(teacher: Teacher) -> int:

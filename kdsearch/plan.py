@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from kdsearch import cli, space, spec_teacher, teacher
+from kdsearch import cli, guards, space, spec_teacher, teacher
 from kdsearch.data import ImageData
 from kdsearch.data.views import Views
 from kdsearch.device import device_policy, num_threads
@@ -94,6 +94,12 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     for name, student in zip(("smallest", "largest"), students, strict=False):
         step_ms = 1000 * (student.step_s + forward_s)
         yield f"  {name:9} {student}; {step_ms:.3g} ms a step of {batch_size} images"
+    found_out = guards.of_spec(spec)
+    if not any(part.role == "assistant" for part in lineup.parts):
+        largest = max(network.cost["params"] for network in built)
+        found_out += guards.of_sizes(students[0].family, students[0].cost["params"], largest)
+    for caution in found_out:
+        yield f"  warning   {caution.text}"
     edges = [count(edge) for edge in band_edges(spec, cost_function(images))]
     bands = ", ".join(f"{low} to {high}" for low, high in itertools.pairwise(edges))
     yield f"  bands     {bands} params"

@@ -261,6 +261,7 @@ class SweepRecord:
     trials: dict[str, TrialRecord] = field(default_factory=dict)
     mlflow_parent: Event | None = None
     test_openings: list[Event] = field(default_factory=list)
+    warnings: list[Event] = field(default_factory=list)
     ended: Event | None = None
     last_time: float = 0.0
     spent_s: float = 0.0  # wall seconds of all sessions' searches, the teacher's training left out
@@ -310,6 +311,8 @@ class SweepRecord:
                 self.mlflow_parent = event
         elif kind == "test_opened":
             self.test_openings.append(event)
+        elif kind == "warning":
+            self.warnings.append(event)
         elif kind == "sweep_ended":
             self.ended = event
 

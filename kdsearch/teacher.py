@@ -239,6 +239,7 @@ def load_checkpoint_teacher(spec: SweepSpec, data: ImageData, device: str = "aut
     """
     teacher = network(spec)
     assert teacher.checkpoint is not None, "the spec names a checkpoint"
+    description: Mapping[str, Any] = {}
     try:
         file = weights_file(Path(teacher.checkpoint).expanduser())
         if teacher.family is not None:
@@ -263,8 +264,16 @@ def load_checkpoint_teacher(spec: SweepSpec, data: ImageData, device: str = "aut
         "cpu_s": 0.0,
         "curve": [],
         "still_improving": False,
+        **{name: _normalisation(description, name) for name in ("mean", "std")},
     }
     return _measured(content_key(spec, data), model, weights, history, data, device)
+
+
+def _normalisation(description: Mapping[str, Any], name: str) -> list[float] | None:
+    """What a checkpoint says of its images: a student under `description`, a teacher in its report."""
+    told = description.get("description") or description.get("report") or {}
+    found = told.get(name)
+    return None if found is None else [float(value) for value in found]
 
 
 def check_converged(teacher: Teacher, asked: float | None) -> None:
@@ -354,7 +363,8 @@ def _measured(
     """The teacher with its report. Raises TeacherError where its outputs are not finite."""
     teacher = Teacher(key, *model.architecture, weights, report={})
     model = teacher.build(str(device_policy(device).device))
-    report = {**validated(model, data, device), **cost(*model.architecture), **history}
+    known = {"mean": list(data.mean), "std": list(data.std)}
+    report = {**validated(model, data, device), **cost(*model.architecture), **known, **history}
     return dataclasses.replace(teacher, report=report)
 
 

@@ -23,7 +23,8 @@ class Teacher:
 
     `report`: accuracy, ece, nll, entropy {temperature: nats} on the validation split; params, macs,
     size_mb; epochs, time_s, cpu_s, curve (validation accuracy by epoch), still_improving; source
-    (trained, stored or loaded).
+    (trained, stored or loaded); mean and std, per channel, of the images / 255 that it was trained on, None
+    where a checkpoint does not say.
     """
 
     key: str
