@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_methods_training import config as config_of
+from test_methods_training import networks
 from test_training import CONTROL, EVERYTHING, KD, equal_weights, run, teacher_of
 
 from kdsearch import data as datasets
@@ -15,6 +17,7 @@ from kdsearch.data.pool import NO_LABEL, Pool
 from kdsearch.data.unlabelled import converted
 from kdsearch.data.views import Batch
 from kdsearch.losses import METHODS
+from kdsearch.models.build import build
 from kdsearch.records import Choice
 from kdsearch.spec import DataSpec, UnlabelledSpec
 from kdsearch.training import Training
@@ -211,18 +214,11 @@ def test_a_teacher_of_several_views_sees_those_of_images_without_labels_too(few)
 @pytest.mark.parametrize("key", [key for key, method in METHODS.items() if method.teacher])
 def test_every_method_trains_beside_images_without_labels(few, key):
     """Those that need labels see none of the others: an index out of range would end the training."""
-    method = METHODS[key]
-    options = {name: option.default for name, option in method.options.items()}
-    if "layer_map" in options:
-        options["layer_map"] = "stage2>stage2,stage3>stage3"
-    config = dataclasses.replace(
-        KD, distill={"response": Choice("kd"), method.slot: Choice(key, options)}, train=ONE_EPOCH
-    )
-    result = Training(config, few, AUGMENT, teacher_of(few)).run_epoch()
+    torch.manual_seed(1)
+    choice = networks(key)[1]
+    teacher = build(choice.name, choice.options, few.num_classes, few.in_channels, few.image_size)
+    result = Training(config_of(key, epochs=1), few, AUGMENT, teacher).run_epoch()
     assert set(result.terms) > {"label"}
-
-
-ONE_EPOCH = dataclasses.replace(CONTROL.train, epochs=1, lr=1e-4, warmup_epochs=0)
 
 
 @pytest.mark.parametrize("key", ["dkd", "wsl"])
