@@ -53,6 +53,10 @@ class Frozen(Classifier):
         self.model = model.eval().requires_grad_(False)
         self.training = False
 
+    @property
+    def network(self) -> Classifier:
+        return self.model.network
+
     def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
         return self.model.outputs(images, detailed)
 

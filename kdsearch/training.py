@@ -326,7 +326,7 @@ class Training:
                 strong=self._strong_view,
                 labels=self._views.labels,
                 student_model=student,
-                teacher_model=self._teacher,
+                teacher_model=None if self._teacher is None else self._teacher.network,
             ),
         )
 

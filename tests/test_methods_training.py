@@ -15,6 +15,7 @@ from kdsearch.models import CNN_DETAILS, TRANSFORMER_DETAILS
 from kdsearch.models.build import Classifier, build
 from kdsearch.records import Choice, TrainConfig, TrialConfig
 from kdsearch.spec import DataSpec
+from kdsearch.teacher_model import Frozen
 from kdsearch.training import Training
 
 LEARNED = [key for key, method in METHODS.items() if method.learned]
@@ -46,7 +47,8 @@ def networks(key: str) -> tuple[Choice, Choice]:
 def teacher(key: str, data: ImageData) -> Classifier:
     choice = networks(key)[1]
     torch.manual_seed(1)
-    return build(choice.name, choice.options, data.num_classes, data.in_channels, data.image_size)
+    network = build(choice.name, choice.options, data.num_classes, data.in_channels, data.image_size)
+    return Frozen(network)  # as every teacher of a sweep is
 
 
 def config(key: str, epochs: int) -> TrialConfig:

@@ -47,7 +47,8 @@ class Access:
     `student` and `teacher` run a network on images, in detail, the student with gradient and as it stands
     (batch norm included), the teacher without; `view(indices, epoch, number)` is a further view of the
     samples, number 1, 2, ... beside the batch's own 0, `strong(indices, epoch)` a strongly augmented one;
-    `labels` [N] are those of all training samples, `teacher_model` is None where there is no teacher.
+    `labels` [N] are those of all training samples, `teacher_model` is None where there is no teacher, and the
+    leading network where there are several.
     """
 
     student: Callable[[Tensor], Outputs]

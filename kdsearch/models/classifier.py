@@ -69,6 +69,11 @@ class Classifier(nn.Module):
         self.num_features = num_features
 
     @property
+    def network(self) -> Classifier:
+        """The network itself, where this is a wrapper around one: what its layers are can be asked there."""
+        return self
+
+    @property
     def stem_channels(self) -> int:
         """The channels of the stem's map: those of the first convolution, without one the images'."""
         convolutions = (module for module in self.modules() if isinstance(module, nn.Conv2d))
