@@ -169,12 +169,12 @@ class Stub(Classifier):
 
     def __init__(self, network: Network) -> None:
         super().__init__(Architecture("stub", {}, NUM_CLASSES, 1, 16), stages(network), network.width)
-        self.network = network
+        self.published = network
         self.batch_norms = {stage.name: nn.BatchNorm2d(stage.channels) for stage in self.stages}
 
     @property
     def stem_channels(self) -> int:
-        return self.network.stages[0][0]
+        return self.published.stages[0][0]
 
     def norms(self) -> dict[str, nn.BatchNorm2d | None]:
         return dict(self.batch_norms)
