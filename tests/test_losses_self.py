@@ -407,14 +407,12 @@ def test_the_mean_of_equal_answers_is_the_answer() -> None:
     assert kd(mean_answer(torch.stack([Z_T] * 3)), Z_T, 4.0).item() == pytest.approx(0, abs=1e-12)
 
 
-class Watched(torch.nn.Module):
+class Watched(Classifier):
     """A teacher that notes the images it is shown."""
 
     def __init__(self, model: Classifier) -> None:
-        super().__init__()
+        super().__init__(model.architecture, model.stages, model.num_features)
         self.model, self.seen = model, list[Tensor]()
-        self.architecture, self.stages = model.architecture, model.stages
-        self.num_features = model.num_features
 
     def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
         self.seen.append(images)
@@ -423,7 +421,7 @@ class Watched(torch.nn.Module):
 
 def test_the_teacher_answers_several_views_of_the_students_images(small: ImageData) -> None:
     torch.manual_seed(1)
-    teacher: Any = Watched(plain("resnet", small))
+    teacher = Watched(plain("resnet", small))
     config = config_of("kd", slot="response", alpha=0.5, temperature=4.0, teacher_views=3)
     one_step = dataclasses.replace(config, train=dataclasses.replace(RECIPE, batch_size=160))
     Training(one_step, small, AUGMENT, teacher).run_epoch()
