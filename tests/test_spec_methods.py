@@ -44,9 +44,9 @@ REFUSALS = {
         {"distill": "{feature: {fitnet: {wieght: 3}}}"},
         "distill.feature.fitnet.wieght: 3: unknown; allowed: weight, layer_map (nearest: weight)",
     ),
-    "a key of a method that has none": (
+    "a key of a method with no settings of its own": (
         {"distill": "{response: {pseudo_label: {threshold: 0.9}}}"},
-        "distill.response.pseudo_label.threshold: 0.9: unknown; allowed: nothing",
+        "distill.response.pseudo_label.threshold: 0.9: unknown; allowed: alpha, temperature",
     ),
     "a value beyond the method's bounds": (
         {"distill": "{self: {tfkd: {weight: 2}}}"},
