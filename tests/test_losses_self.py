@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from sequences import student_sequence, teacher_sequence
 from torch import Tensor
 
 from kdsearch import data as datasets
@@ -32,16 +33,6 @@ SELF = ("byot", "cs_kd", "ps_kd", "tfkd")
 
 def tensor(*values: Any) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
-
-
-def student_sequence(*shape: int) -> Tensor:
-    n = torch.arange(math.prod(shape), dtype=torch.float64)
-    return torch.sin(0.013 * n**2 + 0.37 * n + 0.11).reshape(shape)
-
-
-def teacher_sequence(*shape: int) -> Tensor:
-    n = torch.arange(math.prod(shape), dtype=torch.float64)
-    return torch.cos(0.017 * n**2 + 0.53 * n + 0.29).reshape(shape)
 
 
 Z_S, Z_T = 3 * student_sequence(6, 5), 3 * teacher_sequence(6, 5)
