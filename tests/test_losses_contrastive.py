@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from sequences import student_sequence
 
 from kdsearch import data as datasets
 from kdsearch.losses import METHODS
@@ -20,17 +20,11 @@ from kdsearch.records import Choice, TrainConfig, TrialConfig
 from kdsearch.spec import DataSpec
 from kdsearch.training import Training, load_checkpoint, save_checkpoint
 
-
-def sequence(*shape: int) -> Tensor:
-    n = torch.arange(math.prod(shape), dtype=torch.float64)
-    return torch.sin(0.013 * n**2 + 0.37 * n + 0.11).reshape(shape)
-
-
 # crd
 
 
 def test_crd_has_the_references_value():
-    scores = sequence(3, 9).exp() / 9
+    scores = student_sequence(3, 9).exp() / 9
     assert crd(scores, num_samples=20).item() == pytest.approx(4.60553533839, rel=1e-6)
 
 
@@ -90,13 +84,13 @@ def test_semckd_worked_out_by_hand():
 
 
 def test_semckd_is_zero_where_every_projection_is_the_teachers_map():
-    maps = [[sequence(4, 3, 2, 2), sequence(4, 5, 1, 1)]] * 2
-    attention = layer_attention(sequence(4, 2, 3), sequence(4, 2, 3))
+    maps = [[student_sequence(4, 3, 2, 2), student_sequence(4, 5, 1, 1)]] * 2
+    attention = layer_attention(student_sequence(4, 2, 3), student_sequence(4, 2, 3))
     assert semckd(maps, maps, attention).item() == 0
 
 
 def test_attention_adds_up_to_one_over_the_teachers_stages():
-    attention = layer_attention(sequence(4, 2, 3), sequence(4, 5, 3))
+    attention = layer_attention(student_sequence(4, 2, 3), student_sequence(4, 5, 3))
     torch.testing.assert_close(attention.sum(dim=2), torch.ones(4, 2, dtype=torch.float64))
 
 
@@ -104,7 +98,7 @@ def test_attention_adds_up_to_one_over_the_teachers_stages():
 
 
 def test_ctkd_is_kd_at_its_temperature():
-    student, teacher = sequence(6, 5), sequence(6, 5).flip(0)
+    student, teacher = student_sequence(6, 5), student_sequence(6, 5).flip(0)
     temperature = 1 + 20 / (1 + math.exp(-1.0))
     value = ctkd(student, teacher, torch.tensor(1.0, dtype=torch.float64), reversal=-1.0)
     assert temperature == pytest.approx(15.62, abs=0.01)
@@ -112,7 +106,7 @@ def test_ctkd_is_kd_at_its_temperature():
 
 
 def test_ctkd_is_zero_where_the_logits_agree():
-    value = ctkd(sequence(6, 5), sequence(6, 5), torch.tensor(1.0), reversal=-1.0)
+    value = ctkd(student_sequence(6, 5), student_sequence(6, 5), torch.tensor(1.0), reversal=-1.0)
     assert value.item() == pytest.approx(0, abs=1e-6)
 
 
@@ -121,7 +115,7 @@ def test_the_gradient_that_reaches_the_temperature_is_turned_round(reversal):
     gradients = []
     for factor in (1.0, reversal):
         theta = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
-        ctkd(3 * sequence(6, 5), sequence(6, 5).flip(0), theta, factor).backward()
+        ctkd(3 * student_sequence(6, 5), student_sequence(6, 5).flip(0), theta, factor).backward()
         gradients.append(theta.grad)
     assert gradients[0] != 0
     assert gradients[1].item() == pytest.approx(reversal * gradients[0].item(), rel=1e-12)

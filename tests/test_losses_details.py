@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from sequences import student_sequence as s
+from sequences import teacher_sequence as t
 from torch import Tensor, nn
 
 from kdsearch.data.views import Batch
@@ -24,20 +25,6 @@ from kdsearch.losses.terms import Access, TermContext
 from kdsearch.models.build import Architecture, Classifier, Outputs, Stage
 
 LATE = 30
-
-
-def sequence(function: Any, a: float, b: float, c: float, *shape: int) -> Tensor:
-    """The tensors of the check values: sin or cos of a quadratic in the flat index."""
-    n = torch.arange(math.prod(shape), dtype=torch.float64)
-    return function(a * n**2 + b * n + c).reshape(shape)  # type: ignore[no-any-return]  # torch.sin or cos
-
-
-def s(*shape: int) -> Tensor:
-    return sequence(torch.sin, 0.013, 0.37, 0.11, *shape)
-
-
-def t(*shape: int) -> Tensor:
-    return sequence(torch.cos, 0.017, 0.53, 0.29, *shape)
 
 
 M5, M52, MT, MT2 = s(4, 5, 4, 4), s(4, 5, 2, 2), t(4, 5, 4, 4), t(4, 5, 2, 2)

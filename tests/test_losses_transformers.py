@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from sequences import student_sequence, teacher_sequence
 from torch import Tensor
 
 from kdsearch.data.views import Batch
@@ -69,9 +70,7 @@ def test_soft_deit_divides_by_all_elements() -> None:
 
 @pytest.mark.parametrize(("temperature", "value"), [(1.0, 2.57755044995), (4.0, 4.30184610807)])
 def test_soft_deit_has_the_references_value(temperature: float, value: float) -> None:
-    n = torch.arange(30, dtype=torch.float64)
-    token = 3 * torch.sin(0.013 * n**2 + 0.37 * n + 0.11).reshape(6, 5)
-    teacher = 3 * torch.cos(0.017 * n**2 + 0.53 * n + 0.29).reshape(6, 5)
+    token, teacher = 3 * student_sequence(6, 5), 3 * teacher_sequence(6, 5)
     assert kd(token, teacher, temperature).item() == pytest.approx(value, rel=1e-6)
     assert deit(token, teacher, False, temperature).item() == pytest.approx(value / 5, rel=1e-6)
 
