@@ -15,6 +15,9 @@ from typing import Any, Literal
 Scalar = bool | int | float | str
 Role = Literal["control", "search", "confirm"]
 Status = Literal["running", "completed", "stopped", "failed"]
+# What a control is for: the floor of its size band; tuning lr and weight decay of the band's controls,
+# without distillation or with plain kd; the pair of one trial, without or with plain kd. Blank for others.
+Purpose = Literal["", "floor", "tune_no_kd", "tune_kd", "no_kd", "kd"]
 Event = dict[str, Any]
 
 ROLE_LETTER: Mapping[Role, str] = {"search": "t", "control": "c", "confirm": "r"}
@@ -197,6 +200,9 @@ class TrialRecord:
     mlflow_run_id: str = ""
     peers: Sequence[Event] = ()  # student, cost and band of each further student that it trains
     student_number: int = 1
+    purpose: Purpose = ""
+    partner: str = ""  # the trial that it is compared with, or repeats
+    test_accuracy: float | None = None  # of a trial that was allowed to open the test split
 
     @property
     def student_id(self) -> str:
@@ -304,6 +310,7 @@ class SweepRecord:
             trial.status, trial.ended = event["status"], event["time"]
             trial.reason, trial.rule = event["reason"], event["rule"]
             trial.error, trial.student = event["error"], event["student"]
+            trial.test_accuracy = event.get("test_accuracy")
         elif kind == "mlflow_run":
             if event["trial_id"]:
                 self.trials[event["trial_id"]].mlflow_run_id = event["run_id"]
@@ -336,6 +343,8 @@ class SweepRecord:
             attempt=event["attempt"],
             started=event["time"],
             peers=event.get("peers", ()),
+            purpose=event.get("purpose", "floor" if event["role"] == "control" else ""),
+            partner=event.get("partner", ""),
         )
 
 
