@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from kdsearch import cli, data, guards, report, session, space, spec_teacher, tracking
+from kdsearch import cli, data, guards, listing, report, session, spec_teacher, tracking
 from kdsearch import lineup as lineups
 from kdsearch import spec as specs
 from kdsearch import teacher as teachers
@@ -178,7 +178,7 @@ def load_teachers(spec: SweepSpec, images: ImageData, lineup: Lineup) -> dict[st
 def check_num_trials(spec: SweepSpec, lineup: Lineup, loaded: Mapping[str, Teacher]) -> None:
     """Raises UsageError where the sampler lists more configurations than anyone can have meant."""
     try:
-        space.num_search_trials(spec, lineup.stages({name: num_stages(loaded[name]) for name in loaded}))
+        listing.num_search_trials(spec, lineup.stages({name: num_stages(loaded[name]) for name in loaded}))
     except ValueError as error:
         raise cli.UsageError(f"search.sampler: {spec.search.sampler} lists {error}") from None
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from kdsearch import cli, guards, space, spec_teacher, teacher
+from kdsearch import cli, guards, listing, spec_teacher, teacher
 from kdsearch.data import ImageData
 from kdsearch.data.views import Views
 from kdsearch.device import device_policy, num_threads
@@ -141,10 +141,10 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
 
 def count_trials(spec: SweepSpec, num_teacher_stages: Stages, num_extremes: int) -> tuple[int, int]:
     """Search trials and controls. Raises UsageError where the sampler lists too many."""
-    if not space.is_listed(spec):
-        return space.num_search_trials(spec, num_teacher_stages), num_extremes
+    if not listing.is_listed(spec):
+        return listing.num_search_trials(spec, num_teacher_stages), num_extremes
     try:
-        trials = space.listed(spec, num_teacher_stages)
+        trials = listing.listed(spec, num_teacher_stages)
     except ValueError as error:
         raise cli.UsageError(f"search.sampler: {spec.search.sampler} lists {error}") from None
     num_search = sum(trial.role == "search" for trial in trials)

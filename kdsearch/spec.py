@@ -21,8 +21,10 @@ from typing import Any
 from kdsearch import spec_checks, spec_methods, spec_teacher
 from kdsearch.losses import SLOTS
 from kdsearch.models import family
+from kdsearch.schema_distill import RESPONSE_NUMBERS
+from kdsearch.schema_networks import TRAIN_NEEDS, TRAIN_OPTIONS
 from kdsearch.spec_read import INVALID, Categorical, Dimension, Float, Int, grid_value, read
-from kdsearch.spec_schema import DATA, RESPONSE_NUMBERS, SPEC, TRAIN_NEEDS, TRAIN_OPTIONS, json_schema
+from kdsearch.spec_schema import DATA, SPEC, json_schema
 from kdsearch.spec_teacher import (
     Assistants,
     BornAgain,

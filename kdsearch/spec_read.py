@@ -1,6 +1,6 @@
 """A tree of nodes read by a description: checked values with their defaults filled in.
 
-Goes in: a `Node` tree and an item of `spec_schema`. Comes out: plain dicts, tuples, scalars and
+Goes in: a `Node` tree and an item of `spec_schema.SPEC`. Comes out: plain dicts, tuples, scalars and
 distributions. What is wrong is added to `Problems` and read as `INVALID`, so that one reading finds all.
 """
 
@@ -15,7 +15,8 @@ from typing import Any
 
 from kdsearch.options import REQUIRED, Option
 from kdsearch.records import Scalar
-from kdsearch.spec_schema import DISTRIBUTIONS, Item, Listing, Named, Section, distribution_types
+from kdsearch.schema_items import Item, Listing, Named, Section
+from kdsearch.spec_schema import DISTRIBUTIONS, distribution_types
 from kdsearch.spec_yaml import Keys, Node, Problems, nearest_name
 
 

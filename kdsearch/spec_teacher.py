@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from kdsearch.models import family
+from kdsearch.schema_networks import TEACHER, TRAIN_OPTIONS
 from kdsearch.spec_read import INVALID, Dimension, Distribution
-from kdsearch.spec_schema import TEACHER, TRAIN_OPTIONS
 from kdsearch.spec_yaml import Keys, Problems, nearest_name
 
 Values = Mapping[str, Any]

@@ -9,8 +9,9 @@ import torch
 from test_conductor import Sweep, outcome
 
 from kdsearch import data as datasets
-from kdsearch import space, spec
+from kdsearch import spec
 from kdsearch.data.views import Views
+from kdsearch.listing import listed
 from kdsearch.models.build import build
 from kdsearch.records import Choice, replay
 from kdsearch.training import Training
@@ -43,7 +44,7 @@ def said(spec, role="search"):
             trial.config.temperature,
             trial.config.student.options["width"],
         )
-        for trial in space.listed(spec, 3)
+        for trial in listed(spec, 3)
         if trial.role == role
     ]
 
@@ -80,7 +81,7 @@ def test_one_at_a_time_changes_one_thing_of_the_first_configuration():
         ("at", None, 0.25),
         ("at+rkd", None, 0.25),
     ]
-    trials = [trial.config.distill for trial in space.listed(one_at_a_time, 3) if trial.role == "search"]
+    trials = [trial.config.distill for trial in listed(one_at_a_time, 3) if trial.role == "search"]
     assert trials[2]["response"].options["nckd_weight"] == 2.0
     assert [trials[0]["feature"].options["weight"], trials[5]["feature"].options["weight"]] == [10.0, 100.0]
 
@@ -88,7 +89,7 @@ def test_one_at_a_time_changes_one_thing_of_the_first_configuration():
 def test_every_student_and_recipe_has_a_control_before_its_partners():
     grid = listing("grid", distill={"response": RESPONSES}, student={"resnet": {"depth": 8, "width": WIDTHS}})
 
-    trials = [(trial.role, trial.number, trial.config.student) for trial in space.listed(grid, 3)]
+    trials = [(trial.role, trial.number, trial.config.student) for trial in listed(grid, 3)]
 
     narrow, wide = (
         Choice("resnet", {"depth": 8, "width": width, "stem_ratio": 1.0}) for width in (0.25, 0.5)
@@ -104,7 +105,7 @@ def test_every_student_and_recipe_has_a_control_before_its_partners():
 
 
 def test_every_seed_is_the_same_for_all_configurations_and_seeds_are_outermost():
-    trials = space.listed(listing("grid", {"seeds": 3}, distill={"response": RESPONSES}), 3)
+    trials = listed(listing("grid", {"seeds": 3}, distill={"response": RESPONSES}), 3)
 
     seeds = [trial.config.seed for trial in trials]
 
@@ -115,7 +116,7 @@ def test_every_seed_is_the_same_for_all_configurations_and_seeds_are_outermost()
 
 def test_another_search_seed_gives_other_seeds():
     def seeds(seed):
-        trials = space.listed(listing("grid", {"seeds": 3, "seed": seed}, distill={"response": "kd"}), 3)
+        trials = listed(listing("grid", {"seeds": 3, "seed": seed}, distill={"response": "kd"}), 3)
         return {trial.config.seed for trial in trials}
 
     assert not seeds(0) & seeds(1)
@@ -124,8 +125,8 @@ def test_another_search_seed_gives_other_seeds():
 @pytest.mark.parametrize("sampler", ["grid", "one_at_a_time"])
 def test_fewer_trials_are_a_prefix(sampler):
     distill = {"response": RESPONSES, "temperature": TEMPERATURES}
-    whole = space.listed(listing(sampler, {"seeds": 2}, distill=distill), 3)
-    cut = space.listed(listing(sampler, {"seeds": 2, "trials": 3}, distill=distill), 3)
+    whole = listed(listing(sampler, {"seeds": 2}, distill=distill), 3)
+    cut = listed(listing(sampler, {"seeds": 2, "trials": 3}, distill=distill), 3)
 
     assert cut == whole[: len(cut)]
     assert sum(trial.role == "search" for trial in cut) == 3
@@ -148,7 +149,7 @@ def test_a_grid_that_nobody_can_have_meant_is_refused():
     batch_size = {"type": "int", "low": 1, "high": 20_000}
 
     with pytest.raises(ValueError, match="more than 10,000 configurations"):
-        space.listed(listing("grid", train={"epochs": 1, "batch_size": batch_size}), 3)
+        listed(listing("grid", train={"epochs": 1, "batch_size": batch_size}), 3)
 
 
 def test_a_listed_trial_is_journalled_with_its_values_and_their_distributions(tmp_path):
@@ -250,7 +251,7 @@ def test_a_control_and_its_partner_share_initial_weights_order_and_views(monkeyp
         training.run_epoch()
         return start, *(torch.cat(part) for part in zip(*seen, strict=True))
 
-    (first, partner, second, _) = (start_and_batches(trial) for trial in space.listed(grid, 3))
+    (first, partner, second, _) = (start_and_batches(trial) for trial in listed(grid, 3))
 
     assert all(torch.equal(one, other) for one, other in zip(first, partner, strict=True))
     assert not any(torch.equal(one, other) for one, other in zip(first, second, strict=True))

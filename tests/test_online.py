@@ -6,7 +6,7 @@ import optuna
 import pytest
 from test_conductor import Sweep, cost_of, outcome
 
-from kdsearch import space, spec
+from kdsearch import listing, space, spec
 from kdsearch.plan import most_peers, searched
 from kdsearch.records import Choice
 from kdsearch.search.bands import extreme_students
@@ -77,7 +77,7 @@ def test_the_method_and_its_settings_are_searched_where_they_apply():
 def test_a_listed_search_compares_peers_with_the_first_ones_control():
     search = {"trials": 10, "sampler": "grid"}
 
-    control, mutual = space.listed(loaded({"none": {}, "dml": {}}, search=search), 3)
+    control, mutual = listing.listed(loaded({"none": {}, "dml": {}}, search=search), 3)
 
     assert (control.role, control.config.online) == ("control", Choice("none"))
     assert (mutual.role, mutual.config.online.name) == ("search", "dml")

@@ -7,7 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
-from kdsearch import results, space, spec
+from kdsearch import listing, results, spec
 from kdsearch.losses import METHODS, SLOTS
 from kdsearch.online import ONLINE
 from kdsearch.spec_methods import unmet
@@ -21,7 +21,7 @@ VIT_ONLY = {"deit"}
 
 def listed(loaded, role="search"):
     stages = spec.num_teacher_stages(loaded)
-    return [trial.config for trial in space.listed(loaded, stages) if trial.role == role]
+    return [trial.config for trial in listing.listed(loaded, stages) if trial.role == role]
 
 
 def test_every_method_that_suits_its_student_is_in_methods_yaml():

@@ -6,7 +6,7 @@ import optuna
 import pytest
 from test_spec import EXAMPLE
 
-from kdsearch import layer_map, space, spec
+from kdsearch import layer_map, listing, space, spec
 from kdsearch.models import family
 from kdsearch.records import Choice, TrainConfig, TrialConfig
 from kdsearch.spec import TRAIN_OPTIONS, Categorical, Float, Int
@@ -312,7 +312,7 @@ def test_middle(dimension, value):
 
 
 def grid(**sections):
-    return space.grid_size(small(**sections))
+    return listing.grid_size(small(**sections))
 
 
 def test_the_grid_of_a_fixed_spec_is_one_configuration():
@@ -351,8 +351,8 @@ def test_a_grid_beyond_the_limit_is_not_counted():
 
 def test_the_grid_needs_the_stages_of_a_teacher_from_a_checkpoint():
     loaded = small(teacher={"checkpoint": "runs/teacher"}, distill={"feature": "fitnet"})
-    assert space.grid_size(loaded) is None
-    assert space.grid_size(loaded, teacher_stages=3) == 1
+    assert listing.grid_size(loaded) is None
+    assert listing.grid_size(loaded, teacher_stages=3) == 1
 
 
 def test_every_training_option_is_one_of_the_configuration():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from kdsearch import space
+from kdsearch import listing, space
 from kdsearch.records import Choice, Role, Scalar, SweepRecord, TrialConfig, TrialRecord, trial_id
 from kdsearch.search.bands import CostOf, extreme_students
 from kdsearch.search.sampler import Sampler, proposal
@@ -41,7 +41,7 @@ class Queue(Protocol):
 
 def queue(spec: SweepSpec, num_teacher_stages: Stages, cost_of: CostOf, sweep: SweepRecord) -> Queue:
     """The queue of the spec's sampler, as far as `sweep` has come; `sweep` is watched from then on."""
-    if space.is_listed(spec):
+    if listing.is_listed(spec):
         return _ListedTrials(spec, num_teacher_stages, sweep)
     return _ProposedTrials(spec, num_teacher_stages, cost_of, sweep)
 
@@ -53,7 +53,7 @@ class _ProposedTrials:
         self, spec: SweepSpec, num_teacher_stages: Stages, cost_of: CostOf, sweep: SweepRecord
     ) -> None:
         self._spec, self._sweep = spec, sweep
-        self.num_trials = space.num_search_trials(spec, num_teacher_stages)
+        self.num_trials = listing.num_search_trials(spec, num_teacher_stages)
         self._sampler = Sampler(spec, num_teacher_stages)
         self._sampler.restore(sweep.of_role("search"))
         known = [trial.config.student for trial in sweep.of_role("control")]
@@ -87,7 +87,7 @@ class _ListedTrials:
 
     def __init__(self, spec: SweepSpec, num_teacher_stages: Stages, sweep: SweepRecord) -> None:
         self._spec, self._num_teacher_stages = spec, num_teacher_stages
-        trials = space.listed(spec, num_teacher_stages)
+        trials = listing.listed(spec, num_teacher_stages)
         self.num_trials = sum(trial.role == "search" for trial in trials)
         self._left = [trial for trial in trials if trial_id(trial.role, trial.number) not in sweep.trials]
 
