@@ -53,6 +53,7 @@ ADVICE: dict[str, Advice] = {
     "infonce": Advice("crd in small: no memory, only the batch", "two linear layers"),
     "kd": Advice("always, and first: everything else has to beat it"),
     "logit_std": Advice("the student is too small for logits of the teacher's size"),
+    "logit_std_dkd": Advice("dkd, for the reason that speaks for logit_std"),
     "minilm": Advice("both are `vit`, whatever their heads", "products of queries, keys and values"),
     "mlkd": Advice("kd no longer helps and there is time", "a second view through both networks"),
     "nst": Advice("at, where it matters which channels respond together", "products of channels"),

@@ -30,6 +30,7 @@ from kdsearch.losses.ft import ft
 from kdsearch.losses.infonce import infonce
 from kdsearch.losses.kd import kd
 from kdsearch.losses.logit_std import logit_std
+from kdsearch.losses.logit_std_dkd import logit_std_dkd
 from kdsearch.losses.mlkd import batch_correlation, class_correlation
 from kdsearch.losses.nst import build as build_nst
 from kdsearch.losses.nst import nst
@@ -72,6 +73,9 @@ REFERENCE = {
     "dist": (lambda: dist(Z_S, Z_T), 2.11577519251),
     "dist, intra": (lambda: dist_intra(Z_S, Z_T), 0.954298160819),
     "logit_std": (lambda: logit_std(Z_S, Z_T), 0.961870416195),
+    # dkd's parts of the standardised logits, evaluated from the formulas alone, without this package
+    "logit_std_dkd, TCKD": (lambda: logit_std_dkd(Z_S, Z_T, LABELS, nckd_weight=0), 0.278228950438),
+    "logit_std_dkd": (lambda: logit_std_dkd(Z_S, Z_T, LABELS), 6.96839449304),
     "wsl": (lambda: wsl(Z_S, Z_T, LABELS, 2.0), 5.62549621354),
     "wsl, equal logits": (lambda: wsl(Z_S, Z_S, LABELS, 2.0), 3.27837427068),
     "nst": (lambda: nst(M_S, M_T), 0.440695460742),
@@ -141,6 +145,12 @@ BY_HAND = {
     # two classes become (-1, 1) / sqrt 2 and (1, -1) / sqrt 2; at T = sqrt 2 the log odds are -1 and 1:
     # T^2 = 2 times (p - q) * 1 with p = 1 / (1 + 1/e), q = 1 - p, so 2 tanh(1/2)
     "logit_std": (lambda: logit_std(tensor([0, 1]), tensor([5, 0]), math.sqrt(2)), 2 * math.tanh(0.5)),
+    # rows become (-1, 0, 1) and (-1, 1, 0): the label's share is the same, of the others p = 1 / (1 + 1/e)
+    # goes to the other one: (p - q) * 1 = tanh(1/2), times 8
+    "logit_std_dkd": (
+        lambda: logit_std_dkd(tensor([0, 1, 2]), tensor([3, 9, 6]), torch.tensor([0]), 1.0),
+        8 * math.tanh(0.5),
+    ),
     # label losses ln 2 and ln(4/3), the cross-entropy with a uniform student is ln 2
     "wsl": (
         lambda: wsl(tensor([0, 0]), tensor([3, 1]).log(), torch.tensor([0]), 1.0),
@@ -222,6 +232,7 @@ WHERE_EQUAL = {
     "reviewkd": lambda: hierarchical_context(M_T, M_T),
     "dkd": lambda: dkd(Z_S, Z_S, LABELS, 4.0),
     "logit_std": lambda: logit_std(Z_S, Z_S),
+    "logit_std_dkd": lambda: logit_std_dkd(Z_S, Z_S, LABELS),
     "nst": lambda: nst(M_S, M_S),
     "nst, scaled and mirrored": lambda: nst(2 * M_S.flip(1), M_S),
     "pkt": lambda: pkt(E_S, E_S),
@@ -349,6 +360,24 @@ def test_logit_std_ignores_the_size_of_the_logits() -> None:
     logit_std(logits, Z_T).backward()
     assert (logits.grad * Z_S).sum(1).abs().max() < 1e-6
     assert logit_std(3 * Z_S, Z_T).item() == pytest.approx(0.961870416195, rel=1e-6)
+
+
+def test_logit_std_dkd_of_two_classes_is_logit_std() -> None:
+    two = Z_S[:, :2], Z_T[:, :2]
+    assert logit_std_dkd(*two, LABELS % 2).item() == pytest.approx(logit_std(*two).item(), rel=1e-12)
+
+
+def test_logit_std_dkd_ignores_the_size_of_the_logits() -> None:
+    larger = logit_std_dkd(3 * Z_S + 1, Z_T, LABELS)
+    assert larger.item() == pytest.approx(6.96839449304, rel=1e-6)
+
+
+def test_logit_std_dkd_is_nine_times_as_much_in_the_loss() -> None:
+    config = trial(response=Choice("logit_std_dkd"))
+    _, parts = total_loss(
+        config, build_terms(config, context(temperature=2.0)), outputs(seed=1), outputs(seed=2), batch(), 1
+    )
+    assert sum(parts.values()) - parts["label"] == pytest.approx(9 * 6.96839449304, rel=1e-6)
 
 
 def test_logit_std_of_constant_logits_is_finite() -> None:
@@ -593,6 +622,7 @@ LABEL_WEIGHTS = {
     "dkd": (trial(response=Choice("dkd")), 1.0),
     "dkd, own weight": (trial(response=Choice("dkd"), label=0.5), 0.5),
     "logit_std": (trial(response=Choice("logit_std")), 0.1),
+    "logit_std_dkd": (trial(response=Choice("logit_std_dkd")), 1.0),
 }
 
 

@@ -8,6 +8,22 @@ from __future__ import annotations
 from kdsearch.losses.method import Method, part_weight
 from kdsearch.options import Option
 
+DKD_OPTIONS = {
+    "tckd_weight": part_weight(1.0, "label's share of the probability (the paper's alpha)"),
+    "nckd_weight": part_weight(
+        8.0,
+        "spread over the other classes (the paper's beta)",
+        "in the source, 2 or 6 for some pairs",
+    ),
+    "warmup": Option(
+        "float",
+        20 / 240,
+        "share of the epochs in which the term grows linearly to its weight; 20 of 240 in the source",
+        low=0.0,
+        high=1.0,
+    ),
+}
+
 # Sorted by key.
 RESPONSE: dict[str, Method] = {
     "ctkd": Method(
@@ -71,21 +87,7 @@ RESPONSE: dict[str, Method] = {
         build="kdsearch.losses.dkd:build",
         slot="response",
         needs=frozenset({"logits", "labels"}),
-        options={
-            "tckd_weight": part_weight(1.0, "label's share of the probability (the paper's alpha)"),
-            "nckd_weight": part_weight(
-                8.0,
-                "spread over the other classes (the paper's beta)",
-                "in the source, 2 or 6 for some pairs",
-            ),
-            "warmup": Option(
-                "float",
-                20 / 240,
-                "share of the epochs in which the term grows linearly to its weight; 20 of 240 in the source",
-                low=0.0,
-                high=1.0,
-            ),
-        },
+        options=DKD_OPTIONS,
         label_weight=1.0,
         doc="kd with the label's probability and the spread over the other classes weighed apart; "
         "temperature 4. Zhao et al., CVPR 2022, arXiv 2203.08679",
@@ -113,6 +115,15 @@ RESPONSE: dict[str, Method] = {
         options={"scale": part_weight(9.0, "term at alpha = 1")},
         label_weight=0.1,
         doc="kd on standardised logits: their shape counts, not their size; temperature 2. "
+        "Sun et al., CVPR 2024, arXiv 2403.01427",
+    ),
+    "logit_std_dkd": Method(
+        build="kdsearch.losses.logit_std_dkd:build",
+        slot="response",
+        needs=frozenset({"logits", "labels"}),
+        options={"scale": part_weight(9.0, "term at alpha = 1"), **DKD_OPTIONS},
+        label_weight=1.0,
+        doc="dkd on standardised logits, as logit_std is kd on them; temperature 2. "
         "Sun et al., CVPR 2024, arXiv 2403.01427",
     ),
     "mlkd": Method(
