@@ -14,6 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from kdsearch import cli, journal, pareto
+from kdsearch.front import accuracy as accuracy  # this and the next ones for whoever asks `results`
+from kdsearch.front import completed as completed
+from kdsearch.front import front as front
+from kdsearch.front import objective as objective
+from kdsearch.front import objective_point as objective_point
+from kdsearch.front import objectives as objectives
+from kdsearch.front import students as students
 from kdsearch.losses import SLOTS
 from kdsearch.records import (
     Event,
@@ -27,9 +34,6 @@ from kdsearch.records import (
 )
 
 Row = dict[str, Any]
-
-# Confirmation repeats a front student with other seeds: it qualifies the front, it does not join it.
-FRONT_ROLES: tuple[Role, ...] = ("search",)
 
 ROLES: tuple[Role, ...] = ("control", "search", "confirm")
 STATUSES = ("completed", "stopped", "failed", "running")
@@ -87,50 +91,6 @@ def load(folder: Path) -> tuple[SweepRecord, list[Event]]:
 def trials(sweep: SweepRecord) -> list[TrialRecord]:
     """All trials: controls, search, confirmation, each by number."""
     return [trial for role in ROLES for trial in sweep.of_role(role)]
-
-
-def students(sweep: SweepRecord, *roles: Role) -> list[TrialRecord]:
-    """A record for each student of these roles' trials; most trials have one."""
-    return [student for role in roles for trial in sweep.of_role(role) for student in trial.students()]
-
-
-def completed(sweep: SweepRecord, *roles: Role) -> list[TrialRecord]:
-    """The students of these roles' trials that ran their full budget, the smallest first."""
-    found = [trial for trial in students(sweep, *roles) if trial.status == "completed" and trial.epochs]
-    return sorted(found, key=lambda trial: (trial.cost["params"], trial.student_id))
-
-
-def accuracy(trial: TrialRecord) -> float:
-    """The last epoch's validation accuracy of a trial that has one."""
-    assert trial.val_accuracy is not None
-    return trial.val_accuracy
-
-
-def objectives(sweep: SweepRecord) -> tuple[str, ...]:
-    """`val_accuracy` (higher is better), then the costs (lower is better) of the spec."""
-    costs = [name for name in sweep.header["objectives"] if name != "val_accuracy"]
-    return ("val_accuracy", *costs)
-
-
-def objective(trial: TrialRecord, name: str) -> float:
-    """A completed trial's value of one objective."""
-    return accuracy(trial) if name == "val_accuracy" else trial.cost[name]
-
-
-def objective_point(trial: TrialRecord, names: Iterable[str]) -> list[float]:
-    """A completed trial's objectives, every one to be minimised."""
-    return [objective(trial, name) * (-1 if name == "val_accuracy" else 1) for name in names]
-
-
-def front(sweep: SweepRecord) -> list[TrialRecord]:
-    """The students of completed search trials that no other dominates, by params; equal ones are all in it.
-
-    No-KD controls are the floor that the front is compared with and never on it.
-    """
-    found = completed(sweep, *FRONT_ROLES)
-    names = objectives(sweep)
-    mask = pareto.non_dominated([objective_point(trial, names) for trial in found])
-    return [trial for trial, is_on_front in zip(found, mask, strict=True) if is_on_front]
 
 
 def beaten_by_controls(sweep: SweepRecord) -> list[tuple[TrialRecord, TrialRecord]]:

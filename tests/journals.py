@@ -108,10 +108,14 @@ class Story:
         reason: str = "",
         rule: str = "",
         peers: Mapping[int, Sequence[float]] | None = None,
+        purpose: str = "",
+        partner: str = "",
+        test_accuracy: float | None = None,
     ) -> str:
         """One trial with these accuracies by epoch; status `running` leaves it without an end.
 
         `peers` are the further students that it trains: accuracies by params, half as wide as the first.
+        A control is the floor of its size unless `purpose` says otherwise.
         """
         name = trial_id(role, number)
         chosen = trial_config or config(distill={} if role == "control" else None)
@@ -125,6 +129,7 @@ class Story:
             ],
             params={key: value for key, (value, _) in (optuna or {}).items()},
             distributions={key: json.dumps(about) for key, (_, about) in (optuna or {}).items()},
+            purpose=purpose or ("floor" if role == "control" else ""), partner=partner,
         )  # fmt: skip
         self.add("mlflow_run", name, run_id=f"run-{name}", experiment_id="1")
         for epoch, accuracy in enumerate(accuracies, start=1):
@@ -145,6 +150,7 @@ class Story:
                 rule=rule,
                 error=error,
                 student=student,
+                test_accuracy=test_accuracy,
             )
         return name
 
