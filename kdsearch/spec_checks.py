@@ -10,13 +10,11 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib import import_module
 from typing import Any
 
 from kdsearch import layer_map, spec_teacher
 from kdsearch.losses import METHODS, SLOTS
 from kdsearch.models import family
-from kdsearch.records import Choice
 from kdsearch.schedules import applies
 from kdsearch.spec_read import INVALID, Categorical, Dimension, Distribution, Float, Int, grid_value
 from kdsearch.spec_schema import COSTS
@@ -235,6 +233,17 @@ def _check_sampler(values: Values, problems: Problems) -> None:
                     "{type: categorical, choices: [...]}"
                 )
                 problems.add(path, allowed)
+    for path in _searched_weights(values["teacher"], ("teacher",)):
+        allowed = f"equal with sampler {sampler}, which lists every value: these are continuous"
+        problems.add(path, allowed, "equal")
+
+
+def _searched_weights(values: Any, path: Keys) -> Iterator[Keys]:
+    """Where an ensemble's weights are searched, anywhere in the `teacher` section."""
+    for name, part in values.items() if isinstance(values, Mapping) else ():
+        if name == "ensemble" and isinstance(part, Mapping) and part.get("weights") == "searched":
+            yield (*path, name, "weights")
+        yield from _searched_weights(part, (*path, name))
 
 
 def _dimensions(values: Any, path: Keys) -> Iterator[tuple[Keys, Any]]:
@@ -339,21 +348,6 @@ def _check_online(values: Values, problems: Problems) -> None:
                 problems.add(path, allowed)
 
 
-def _check_deployed(values: Values, problems: Problems) -> None:
-    """A method that saves more than the student must be able to, with every student and teacher."""
-    teachers = [Choice(name) for name, _ in _entries(values, "teacher")] or [Choice("resnet")]
-    for slot in SLOTS:
-        methods = [name for name, _ in _entries(values, f"distill.{slot}") if name != "none"]
-        for name in (name for name in methods if METHODS[name].deploys):
-            module, function = METHODS[name].deploys.split(":")
-            deploy = getattr(import_module(module), function)
-            for (student, _), teacher in itertools.product(_entries(values, "student"), teachers):
-                try:
-                    deploy(Choice(student), Choice(name), teacher)
-                except ValueError as error:
-                    problems.add(("distill", slot, name), str(error).removeprefix(f"{name}: "))
-
-
 def _check_maps(values: Values, problems: Problems) -> None:
     leading = [found for found in _teachers(values) if found.leads and _is_sound(found.options)]
     counts = [len(family(found.family).stages(found.options)) for found in leading]
@@ -384,7 +378,6 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[Values, Problems], None]], ...] =
     (("distill",), _check_schedule),
     (("distill",), _check_curriculum),
     ((), _check_online),
-    ((), _check_deployed),
     ((), _check_maps),
     (("resources",), _check_resources),
 )

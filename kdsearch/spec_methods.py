@@ -6,13 +6,16 @@ student and teacher can be. Comes out: more `Problems`, with the valid choices.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from kdsearch import layer_map
 from kdsearch.losses import METHODS, SLOTS
 from kdsearch.models import FAMILIES, TRANSFORMER_DETAILS, Family, family
+from kdsearch.records import Choice
 from kdsearch.spec_checks import UNKNOWN_STAGES, option_sets, reachable
 from kdsearch.spec_read import INVALID
 from kdsearch.spec_yaml import Problems
@@ -35,9 +38,9 @@ def check(values: Values, roles: Roles, problems: Problems) -> None:
 
 
 def check_networks(values: Values, roles: Roles, problems: Problems) -> None:
-    """Every family must publish what every method reads of it."""
+    """Every family must publish what every method reads of it, and take what a method leaves in a student."""
     for slot, name, _ in _chosen(values):
-        wrong = unmet(name, roles)
+        wrong = unmet(name, roles) or _undeployable(name, roles)
         if wrong:
             problems.add(("distill", slot, name), wrong)
 
@@ -62,6 +65,22 @@ def _lacking(what: str, roles: Roles, has: Callable[[Family], bool]) -> str:
     having = [name for name, kind in FAMILIES.items() if has(kind)]
     having += ["torchvision/<name>"] if has(family("torchvision/resnet18")) else []
     return f"{what}, not to be had from {without}; families with them: {', '.join(having)}"
+
+
+def _undeployable(method: str, roles: Roles) -> str:
+    """Why a method that saves more than the student cannot, with one of the students and teachers."""
+    if not METHODS[method].deploys:
+        return ""
+    module, function = METHODS[method].deploys.split(":")
+    deploy = getattr(import_module(module), function)
+    students, teachers = ([name for one, name in roles if one == role] for role in ("student", "teacher"))
+    # A teacher whose checkpoint was not opened yet is looked at when it is.
+    for student, teacher in itertools.product(students, teachers or ["resnet"]):
+        try:
+            deploy(Choice(student), Choice(method), Choice(teacher))
+        except ValueError as error:
+            return str(error).removeprefix(f"{method}: ")
+    return ""
 
 
 def _check_stages(values: Values, problems: Problems) -> None:
@@ -116,20 +135,63 @@ def _check_mixup(values: Values, problems: Problems) -> None:
 
 
 def _check_label_shares(values: Values, problems: Problems) -> None:
-    """What takes a part of the label loss's place must not take more than there is."""
-    weight = _mapping(values, "distill").get("label_weight")
-    if not _is_sound(weight):
-        return
-    label = 1.0 if weight is None else min(reachable(weight))
+    """What takes a part of the label loss's place must not take more than there is, in any epoch."""
     for slot, name, options in _chosen(values):
         settings = [options[setting] for setting in LABEL_SHARES.get(name, ())]
-        share = math.prod(max(reachable(value)) for value in settings) if _is_sound(settings) else 0.0
-        if settings and share > label:
-            product = " * ".join(LABEL_SHARES[name])
-            allowed = (
-                f"{name} puts {product} of its own in the label's place, up to {share:g}: at most {label:g}"
-            )
-            problems.add(("distill", slot, name), f"{allowed}, the weight of the labels")
+        least = _least_label_weight(values, slot, name)
+        if not settings or least is None or not _is_sound(settings):
+            continue
+        label, rival = least
+        share = math.prod(max(reachable(value)) for value in settings)
+        product = " * ".join(LABEL_SHARES[name])
+        whose = "the weight of the labels"
+        if rival:
+            whose += f" beside {rival}: leave one of them out, or give distill.label_weight"
+        if share > label:
+            takes = f"{name} puts {product} of its own in the label's place, up to {share:g}"
+            problems.add(("distill", slot, name), f"{takes}: at most {label:g}, {whose}")
+            continue
+        for schedule, factor in _growths(values, (slot, name)):
+            if share * factor > label:
+                takes = f"times this {name} puts {share * factor:g} of its own in the label's place"
+                nearest = f"{math.floor(1000 * label / share) / 1000:g}"
+                path = ("distill", "schedule", schedule, "weights_to")
+                problems.add(path, f"{takes}: in all at most {label:g}, {whose}", nearest)
+
+
+def _least_label_weight(values: Values, slot: str, name: str) -> tuple[float, str] | None:
+    """The smallest weight of the labels in a trial of this method, and whose it is where another one says it.
+
+    As `losses.terms.label_weight` has it. None where the spec's own is not sound.
+    """
+    given = _mapping(values, "distill").get("label_weight")
+    if not _is_sound(given):
+        return None
+    if given is not None:
+        return min(reachable(given)), ""
+    own = METHODS[name].label_weight
+    found = [(1.0 if own is None else own, "")]
+    for other, rival, _ in _chosen(values):
+        published = METHODS[rival].label_weight
+        meets = other not in ("response", slot) and _meet(values, (slot, name), (other, rival))
+        if published is not None and meets:
+            found.append((published, rival))
+    return min(found)
+
+
+def _growths(values: Values, pick: tuple[str, str]) -> Iterator[tuple[str, float]]:
+    """The schedules that a trial of this method may have, and the largest factor each puts on its weight."""
+    for name, options in _mappings(_mapping(values, "distill"), "schedule"):
+        factor = options.get("weights_to")
+        if factor is not None and _is_sound(factor) and _meet(values, pick, ("schedule", name)):
+            yield name, max(reachable(factor))
+
+
+def _meet(values: Values, *picks: tuple[str, str]) -> bool:
+    """Whether one trial can have these names of these slots: one_at_a_time keeps all but one at the first."""
+    distill = _mapping(values, "distill")
+    further = [name for slot, name in picks if name != next(iter(_mapping(distill, slot)), "")]
+    return len(further) < 2 or _mapping(values, "search").get("sampler") != "one_at_a_time"
 
 
 def _check_teacher_views(values: Values, problems: Problems) -> None:

@@ -8,13 +8,17 @@ import pytest
 import torch
 
 from kdsearch import data as datasets
+from kdsearch import online, pipeline
+from kdsearch.cli import UsageError
 from kdsearch.losses.deployed import deployed
 from kdsearch.losses.simkd import simkd
 from kdsearch.models.build import build, cost, load_student, measure, save_student
 from kdsearch.models.reuse import reusing
 from kdsearch.models.simkd import averaged_map, last_linear
+from kdsearch.mutual import training_for
 from kdsearch.records import Choice, TrainConfig, TrialConfig
 from kdsearch.spec import DataSpec, SpecError, load
+from kdsearch.teacher_model import Averaged, Frozen
 from kdsearch.training import Training, load_checkpoint, save_checkpoint
 
 STUDENT, METHOD = Choice("resnet", {"depth": 8, "width": 0.25}), Choice("simkd", {})
@@ -134,11 +138,52 @@ def test_a_family_without_an_averaged_map_is_refused_in_words(name):
         reusing(Choice(name, {}), METHOD, STUDENT)
 
 
-def test_the_spec_refuses_such_a_family_before_anything_starts(tmp_path):
-    path = tmp_path / "spec.yaml"
+def loaded(folder, teacher="{resnet: {depth: 8}}", student="resnet"):
+    path = folder / "spec.yaml"
     path.write_text(
-        "name: small\ndata: {dataset: digits}\nteacher: {resnet: {depth: 8}}\nstudent: vit\n"
+        f"name: small\ndata: {{dataset: digits}}\nteacher: {teacher}\nstudent: {student}\n"
         "distill: {feature: simkd}\ntrain: {epochs: 2}\nsearch: {trials: 1}\n"
     )
+    return load(path)
+
+
+def test_the_spec_refuses_such_a_family_before_anything_starts(tmp_path):
     with pytest.raises(SpecError, match="distill.feature.simkd: the student vit has no map whose average"):
-        load(path)
+        loaded(tmp_path, student="vit")
+
+
+def test_a_checkpoint_of_such_a_family_is_refused_when_it_is_loaded(small, tmp_path):
+    vit = model(Choice("vit", {"patch": 4, "dim": 16, "depth": 1, "heads": 2}))
+    save_student(tmp_path / "vit", vit, {})
+    sweep = loaded(tmp_path, teacher=f"{{checkpoint: {tmp_path / 'vit'}}}")
+    lineup = pipeline.lay_out(sweep, pipeline.cost_function(small))
+    with pytest.raises(
+        UsageError, match="distill.feature.simkd: .*: the teacher vit has no map whose average"
+    ):
+        pipeline.load_teachers(sweep, small, lineup)
+
+
+@pytest.mark.parametrize("lead", [0, 1])
+def test_beside_an_ensemble_the_classifier_is_the_leading_members(small, lead):
+    members = [Frozen(model(TEACHERS[name])) for name in ("resnet", "mobilenetv2")]
+    training = Training(CONFIG, small, teacher=Averaged(members, [0.5, 0.5], "probabilities", lead))
+    training.run_epoch()
+    leading = members[lead].network
+    assert training.student.architecture.family == f"simkd:resnet:{leading.architecture.family}"
+    assert torch.equal(training.student.classifier.weight, last_linear(leading).weight)
+
+
+def test_peers_all_end_in_the_teachers_classifier_and_learn_from_one_another(small):
+    teacher = model(TEACHERS["resnet"])
+    mutual = dataclasses.replace(CONFIG, online=Choice("dml", {"peers": 3, "peer_width": 0.5}))
+    training = training_for(mutual, small, teacher=teacher)
+    result = training.run_epoch()
+    ends = [student.classifier for student in training.students]
+    assert all(torch.equal(end.weight, last_linear(teacher).weight) for end in ends)
+    assert all(torch.equal(end.bias, last_linear(teacher).bias) for end in ends)
+    assert (
+        min(result.terms[name] for name in ("simkd", "simkd.s2", "simkd.s3", "dml", "dml.s2", "dml.s3")) > 0
+    )
+    sizes = [measure(student, *SHAPE[1:]) for student in training.students]
+    counted = [deployed(one, TEACHERS["resnet"]) for one in online.configs(mutual)]
+    assert sizes == [cost(choice.name, choice.options, *SHAPE) for choice in counted]

@@ -447,6 +447,7 @@ BAD = [
     ("teacher", "{born_again: {generations: 2}}", "3: teacher.born_again: {...}: give one family, here: none"),
     ("teacher", "{born_again: {resnet: , generations: 3, temperature: [1, 2]}}", "3: teacher.born_again.temperature: [1.0, 2.0]: one number, or one for each of the 3 generations"),
     ("teacher", "{born_again: {resnet: , generations: 3, temperature: [1, hot]}}", "3: teacher.born_again.temperature: [1, hot]: a number, or a list of numbers, from 0.01 to 1000"),
+    ("teacher", "{born_again: {resnet: , generations: 3, temperature: {type: float, low: 1, high: 4}}}", "3: teacher.born_again.temperature: {...}: a number, or a list of numbers, from 0.01 to 1000 (nothing can be searched here)"),
     ("teacher", "{born_again: {resnet: , generations: 3, use: first}}", "3: teacher.born_again.use: first: one of best, ensemble, last"),
     ("teacher", "{assistants: {torchvision/resnet18: }}", "3: teacher.assistants.torchvision/resnet18: assistants need a family that has a width"),
     ("teacher", "{assistants: {checkpoint: runs/t}}", "3: teacher.assistants.checkpoint: runs/t: assistants need the family: resnet: {checkpoint: ...}"),
@@ -608,6 +609,27 @@ search: {sampler: grid, seeds: 3}
         f"spec.yaml:6: distill.temperature: {{...}}: {allowed}",
         f"spec.yaml:8: distill.feature.fitnet.weight: {{...}}: {allowed}",
     ]
+
+
+@pytest.mark.parametrize("sampler", ["grid", "one_at_a_time"])
+def test_a_listing_sampler_refuses_searched_weights_of_an_ensemble_where_they_stand(refusal, sampler):
+    text = f"""\
+name: demo
+data: digits
+teacher:
+  one_of:
+    pair:
+      ensemble:
+        of: {{a: resnet, b: wrn}}
+        weights: searched
+    single: resnet
+student: resnet
+distill: {{response: kd}}
+train: {{epochs: 3}}
+search: {{sampler: {sampler}}}
+"""
+    allowed = f"equal with sampler {sampler}, which lists every value: these are continuous (nearest: equal)"
+    assert refusal(text) == f"spec.yaml:8: teacher.one_of.pair.ensemble.weights: searched: {allowed}"
 
 
 def test_an_alpha_above_1_is_refused_where_it_stands(refusal):

@@ -96,6 +96,26 @@ REFUSALS = {
         {"distill": "{label_weight: {type: float, low: 0.2, high: 1}, self: {tfkd: {weight: 0.5}}}"},
         "distill.self.tfkd: {...}: tfkd puts weight of its own in the label's place, up to 0.5: at most 0.2, the weight of the labels",
     ),
+    "labels replaced beside a method that takes none": (
+        {"distill": "{feature: simkd, self: {none: , tfkd: }}"},
+        "distill.self.tfkd: tfkd puts weight of its own in the label's place, up to 0.1: at most 0, the weight of the labels beside simkd: leave one of them out, or give distill.label_weight",
+    ),
+    "labels replaced twice as one at a time": (
+        {"distill": "{feature: simkd, self: {none: , ps_kd: }}", "search": "{sampler: one_at_a_time}"},
+        "distill.self.ps_kd: ps_kd puts weight * alpha of its own in the label's place, up to 0.8: at most 0, the weight of the labels beside simkd: leave one of them out, or give distill.label_weight",
+    ),
+    "a schedule that grows beyond the label's place": (
+        {"distill": "{self: {ps_kd: {alpha: 0.5}}, schedule: {linear: {weights_to: 3}}}"},
+        "distill.schedule.linear.weights_to: 3: times this ps_kd puts 1.5 of its own in the label's place: in all at most 1, the weight of the labels (nearest: 2)",
+    ),
+    "a searched schedule that does": (
+        {"distill": "{label_weight: 0.5, self: tfkd, schedule: {constant: , cosine: {weights_to: {type: float, low: 0, high: 8}}}}"},
+        "distill.schedule.cosine.weights_to: {...}: times this tfkd puts 0.8 of its own in the label's place: in all at most 0.5, the weight of the labels (nearest: 5)",
+    ),
+    "a classifier that sees tokens, in a member whose maps are met": (
+        {"teacher": "{ensemble: {of: {a: vit, b: resnet}}}", "distill": "{feature: simkd}"},
+        "distill.feature.simkd: the teacher vit has no map whose average feeds its classifier; take a family of convolutions or torchvision/regnet_*, resnet*, resnext*, wide_resnet*",
+    ),
     "views that are all the same": (
         {"data": "digits", "distill": "{response: kd, teacher_views: 4}"},
         "distill.teacher_views: 4: every view is the same without data.augment (nearest: 1)",
@@ -121,6 +141,27 @@ def test_refused_before_anything_starts(load: Callable[..., SweepSpec], case: st
     with pytest.raises(SpecError) as caught:
         load(**sections)
     assert str(caught.value) == f"spec.yaml:5: {message}"
+
+
+NO_COLLISION = {
+    "the labels' own weight is enough": {"distill": "{feature: simkd, self: tfkd, label_weight: 1}"},
+    "one at a time never has both": {
+        "distill": "{feature: {none: , simkd: }, self: {none: , tfkd: }}",
+        "search": "{sampler: one_at_a_time}",
+    },
+    "a schedule that stays within": {
+        "distill": "{self: {ps_kd: {alpha: 0.5}}, schedule: {linear: {weights_to: 2}}}"
+    },
+    "another member's maps are met": {
+        "teacher": "{ensemble: {of: {a: vit, b: resnet}, features_from: b}}",
+        "distill": "{feature: simkd}",
+    },
+}
+
+
+@pytest.mark.parametrize("case", NO_COLLISION)
+def test_what_fits_together_is_taken(load: Callable[..., SweepSpec], case: str) -> None:
+    assert load(**NO_COLLISION[case]).name == "demo"
 
 
 @pytest.fixture
@@ -161,6 +202,17 @@ def test_what_a_checkpoints_family_lacks_is_found_once_it_is_known(load: Callabl
         spec.check_teacher_family(loaded, "mlp")
     wrong = "at compares maps of more than one pixel, not to be had from teacher mlp"
     assert str(caught.value) == f"spec: distill.feature.at: {{...}}: {wrong}; families with them: {CNNS}"
+
+
+def test_a_checkpoint_whose_classifier_cannot_be_taken_over_is_refused_once_it_is_known(
+    load: Callable[..., SweepSpec],
+) -> None:
+    loaded = load(teacher="{checkpoint: runs/t}", distill="{feature: simkd}")
+    spec.check_teacher_family(loaded, "torchvision/resnet18")
+    for name in ("vit", "torchvision/vgg11"):
+        wrong = f"distill.feature.simkd: .*: the teacher {name} has no map whose average feeds its classifier"
+        with pytest.raises(SpecError, match=wrong):
+            spec.check_teacher_family(loaded, name)
 
 
 def test_a_method_without_a_teacher_does_not_mind_the_teachers_family(
