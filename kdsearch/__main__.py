@@ -9,6 +9,7 @@ COMMANDS = {
     "sweep": "run a search from one YAML file to its report",
     "report": "rebuild a sweep's report from its journal",
     "pick": "choose the best student within limits",
+    "cache": "list or clear the teacher outputs that are kept on this machine",
     "sync": "log to MLflow what could not be logged during a sweep",
 }
 

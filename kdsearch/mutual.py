@@ -22,6 +22,7 @@ from kdsearch.data.views import Batch
 from kdsearch.losses.dml import dml
 from kdsearch.losses.terms import alone_epochs, total_loss
 from kdsearch.models.build import Classifier
+from kdsearch.output_cache import Shelf
 from kdsearch.records import EpochResult, TrialConfig, of_student
 from kdsearch.schedules import now
 from kdsearch.training import Training, build_optimizer
@@ -35,10 +36,11 @@ def training_for(
     augment: Sequence[tuple[str, Mapping[str, Any]]] = (),
     teacher: Classifier | None = None,
     device: str = "cpu",
+    shelf: Shelf | None = None,
 ) -> Training:
     """The training that the configuration asks for: of one student, or of peers. Raises as `Training`."""
     kind = Training if config.online.name == "none" else MutualTraining
-    return kind(config, data, augment, teacher, device)
+    return kind(config, data, augment, teacher, device, shelf=shelf)
 
 
 class MutualTraining(Training):
@@ -55,8 +57,10 @@ class MutualTraining(Training):
         augment: Sequence[tuple[str, Mapping[str, Any]]] = (),
         teacher: Classifier | None = None,
         device: str = "cpu",
+        *,
+        shelf: Shelf | None = None,
     ) -> None:
-        super().__init__(config, data, augment, teacher, device)
+        super().__init__(config, data, augment, teacher, device, shelf=shelf)
         self._mutual = online.settings(config.online)
         self._further = tuple(
             Training(one, data, augment, teacher, device, leader=self, number=number)
@@ -87,6 +91,7 @@ class MutualTraining(Training):
             terms,
             time_s=time.perf_counter() - wall,
             cpu_s=time.process_time() - cpu,
+            fill_s=result.fill_s,
         )
 
     def _prepare(self) -> None:

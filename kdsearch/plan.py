@@ -22,10 +22,12 @@ from kdsearch.data import ImageData
 from kdsearch.data.views import Views
 from kdsearch.device import device_policy, num_threads
 from kdsearch.lineup import Lineup
+from kdsearch.losses.deployed import reads_maps
 from kdsearch.models import family as network_family
 from kdsearch.models.build import build, measure
 from kdsearch.pipeline import cost_function, lay_out, load_data
 from kdsearch.progress import count, duration
+from kdsearch.records import Choice
 from kdsearch.search import asha
 from kdsearch.search.bands import band_edges, extreme_students
 from kdsearch.search.slots import slots_on
@@ -128,6 +130,7 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
         f"without distillation{seeds}; {slots} at once on this machine"
     )
     yield f"  stopping  {stopping(spec)}"
+    yield f"  outputs   {kept_outputs(spec)}"
     yield (
         f"  time      about {duration(teacher_s)} for {whom} and {duration(trial_s)} for a full trial; "
         f"at most {duration(teacher_s + num_trials * trial_s / slots)} in all, evaluation apart"
@@ -269,6 +272,16 @@ def searched_of_teacher(source: TeacherSource) -> Iterator[str]:
             yield f"{prefix}.steps"
         if isinstance(choice, Ensemble) and choice.weights == "searched":
             yield from (f"{prefix}.weights.{member}" for member in choice.of)
+
+
+def kept_outputs(spec: SweepSpec) -> str:
+    """For which methods the teacher's outputs are computed once and kept, and for which it runs live."""
+    if not spec.resources.cache_gb or spec.data.unlabelled is not None:
+        return "the teacher runs live in every trial"
+    choices = [Choice(n, options) for slot in spec.distill.slots.values() for n, options in slot.items()]
+    live = sorted(choice.name for choice in choices if choice.name != "none" and reads_maps(choice))
+    apart = f"; trials with {', '.join(live)} read its maps and run it live" if live else ""
+    return f"of the teacher, computed once and kept for all trials{apart}"
 
 
 def stopping(spec: SweepSpec) -> str:

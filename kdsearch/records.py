@@ -160,7 +160,8 @@ class EpochResult:
 
     `metrics` holds `train_loss`, `val_accuracy` (a fraction) and `lr`; `terms` the mean of every
     unweighted loss term (`label` is the cross-entropy with the labels). Those of a trial's further students
-    are beside them as `val_accuracy.s2`, `label.s2` (`of_student`).
+    are beside them as `val_accuracy.s2`, `label.s2` (`of_student`). `fill_s` of the seconds went into the
+    teacher's outputs for the cache, which other trials then read.
     """
 
     epoch: int
@@ -168,6 +169,7 @@ class EpochResult:
     terms: Mapping[str, float]
     time_s: float
     cpu_s: float
+    fill_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

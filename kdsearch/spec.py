@@ -159,6 +159,7 @@ class ResourcesSpec:
     cpus_per_trial: float
     gpus_per_trial: float
     max_concurrent: int | None
+    cache_gb: float
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,12 @@ RESOURCES = Section(
         "cpus_per_trial": _fixed("float", 1.0, "CPU cores", low=0),
         "gpus_per_trial": _fixed("float", 0.0, "GPUs; several trials share one below 1", low=0),
         "max_concurrent": _fixed("int", None, "trials at once; default as many as fit", low=1),
+        "cache_gb": _fixed(
+            "float",
+            10.0,
+            "10^9 bytes of teacher outputs kept on each machine; 0: the teacher runs live",
+            low=0,
+        ),
     },
     fixed=True,
 )

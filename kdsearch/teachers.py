@@ -17,9 +17,11 @@ from kdsearch import teacher as teachers
 from kdsearch.data import ImageData
 from kdsearch.device import device_policy
 from kdsearch.models.build import Classifier
+from kdsearch.output_cache import Shelf
 from kdsearch.records import Choice, joined, teacher_name
 from kdsearch.spec import BornAgain, Ensemble, TeacherSource
 from kdsearch.teacher_model import Averaged, Frozen, Teacher
+from kdsearch.teacher_store import default_store
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,20 @@ class Faculty:
         if isinstance(source, Ensemble):
             return joined(choice.name, source.features_from)
         return self.names(choice)[-1]
+
+    def content(self, choice: Choice) -> str | None:
+        """What decides the logits and embeddings that teach a trial; None where its temperature does, too."""
+        names = self.names(choice)
+        keys = [self.networks[name].key for name in names]
+        if len(keys) == 1:
+            return keys[0]
+        source = spec_teacher.choices(self.source)[choice.name]
+        if not isinstance(source, Ensemble) or source.combine != "logits":
+            return None
+        text = json.dumps(
+            [keys, self.networks[self.leader(choice)].key, dict(choice.options)], sort_keys=True
+        )
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def wholes(self, data: ImageData, device: str = "auto") -> Iterator[Whole]:
         """What teaches, but is not one network of its own: ensembles, the generation that is used.
@@ -117,6 +133,11 @@ class Classroom:
         self._faculty = faculty
         self._device = device
         self._built: dict[str, Frozen] = {}
+
+    def shelf(self, choice: Choice, budget_bytes: float) -> Shelf | None:
+        """Where the outputs of a trial's teacher are kept on this machine, None where they are not."""
+        content = self._faculty.content(choice) if budget_bytes else None
+        return None if content is None else Shelf(default_store(), content, budget_bytes)
 
     def teacher(self, choice: Choice) -> Classifier:
         names, built = self._faculty.names(choice), self._built

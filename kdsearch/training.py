@@ -34,11 +34,12 @@ from kdsearch.data.pool import Pool
 from kdsearch.data.views import Batch, Views, order
 from kdsearch.device import DevicePolicy, device_policy, narrowest_layer
 from kdsearch.losses import METHODS
-from kdsearch.losses.deployed import deployed
+from kdsearch.losses.deployed import deployed, reads_outputs_alone
 from kdsearch.losses.tensors import mean_answer
 from kdsearch.losses.terms import Access, TermContext, build_terms, total_loss
 from kdsearch.models.build import Classifier, Outputs, build
 from kdsearch.models.classifier import DETAILS
+from kdsearch.output_cache import OutputCache, Recorded, Shelf, Targets, rounded
 from kdsearch.records import Choice, EpochResult, TrainConfig, TrialConfig
 from kdsearch.schedules import now
 
@@ -56,7 +57,7 @@ __all__ = [
 ]
 
 # Part of a stored teacher's key: raise it when the same configuration trains differently than before.
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 STRONG_STREAM = 1 << 19  # strongly augmented views are cropped and flipped in their own way
 FURTHER_STREAM = 1 << 20  # further views of a sample come from streams this far apart
 SMALLEST_BATCH = 2  # batch norm cannot normalise one sample: a last batch of one is left out of its epoch
@@ -135,6 +136,8 @@ class Training:
     into eval mode and gets no gradient. A curriculum asks it once about every training image, in `__init__`.
     Images without labels come in only where a method can learn from them: never in a control.
     Raises ValueError where a configuration cannot train on these data.
+    `shelf` is where the teacher's outputs are kept and found; without one the teacher runs live. Either way a
+    trial that reads nothing but logits and embeddings gets them rounded to float16, and trains alike.
     `number` is that of a student which is trained with others (`kdsearch.mutual`), and `leader` the training
     of the first of them, whose images this one shares.
     """
@@ -147,6 +150,7 @@ class Training:
         teacher: Classifier | None = None,
         device: str = "cpu",
         *,
+        shelf: Shelf | None = None,
         leader: Training | None = None,
         number: int = 1,
     ) -> None:
@@ -188,6 +192,11 @@ class Training:
         needs = frozenset[str]().union(*(method.needs for method in methods))
         self._keep_maps, self._detailed = "features" in needs, bool(needs & DETAILS)
         self._teacher = None if teacher is None else _placed(teacher, self.policy).eval()
+        self._rounds = teacher is not None and reads_outputs_alone(config)
+        self._cache: OutputCache | None = None
+        self._recorded: dict[int, Recorded | None] = {}  # this epoch's, by the number of the view
+        if self._rounds and shelf is not None and self._pool is None:
+            self._cache = self._output_cache(shelf, data, augment)
         with seeded(where, config.seed, "terms", *which):
             self._terms = build_terms(config, self._context(data.num_classes))
         learned = {slot: term for slot, (_, term) in self._terms.items() if isinstance(term, nn.Module)}
@@ -210,6 +219,7 @@ class Training:
         assert not self.finished, f"epoch {self.epoch + 1} of {self.config.train.epochs}"
         wall, cpu = time.perf_counter(), time.process_time()
         epoch, train = self.epoch + 1, self.config.train
+        fill_s = self._open_recorded(epoch)
         losses = _LossLog(epoch, self.policy.check_every)
         lr = train.lr
         self.student.train()
@@ -237,9 +247,8 @@ class Training:
         train_loss, means = losses.means()
         self.epoch = epoch
         metrics = {"train_loss": train_loss, "val_accuracy": self.evaluate(), "lr": lr}
-        return EpochResult(
-            epoch, metrics, means, time_s=time.perf_counter() - wall, cpu_s=time.process_time() - cpu
-        )
+        time_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
+        return EpochResult(epoch, metrics, means, time_s, cpu_s, fill_s)
 
     def evaluate(self) -> float:
         """The student's accuracy on the validation split, a fraction.
@@ -287,7 +296,7 @@ class Training:
 
     def _further_view(self, batch: Batch, epoch: int, number: int) -> Batch:
         """The batch's images once more, those without labels too; number 0 is the batch itself."""
-        stream, num_labelled = self.config.stream + FURTHER_STREAM * number, batch.num_labelled
+        stream, num_labelled = self._stream(number), batch.num_labelled
         view = self._views.batch(batch.indices[:num_labelled], epoch, stream)
         if self._pool is None or num_labelled is None:
             return view
@@ -320,9 +329,7 @@ class Training:
             access=Access(
                 student=self._student_outputs,
                 teacher=self._teacher_outputs,
-                view=lambda indices, epoch, number: self._views.batch(
-                    indices, epoch, self.config.stream + FURTHER_STREAM * number
-                ),
+                view=lambda indices, epoch, number: self._views.batch(indices, epoch, self._stream(number)),
                 strong=self._strong_view,
                 labels=self._views.labels,
                 student_model=student,
@@ -352,14 +359,52 @@ class Training:
         crops (Krizhevsky et al., NIPS 2012): probabilities, not logits. Maps and embedding are those of the
         student's view. Beyer et al., CVPR 2022, arXiv 2106.05237, find one shared view to be what matters.
         """
-        outputs = self._teacher_outputs(batch.images)
+        outputs = self._answer(batch, epoch, 0)
         if self.config.teacher_views == 1:
             return outputs
-        logits = [outputs.logits]
-        for number in range(1, self.config.teacher_views):
-            view = self._further_view(batch, epoch, number)
-            logits.append(self._teacher_outputs(view.images).logits)
-        return outputs._replace(logits=mean_answer(torch.stack(logits)))
+        further = [self._answer(batch, epoch, number) for number in range(1, self.config.teacher_views)]
+        return outputs._replace(logits=mean_answer(torch.stack([one.logits for one in (outputs, *further)])))
+
+    def _open_recorded(self, epoch: int) -> float:
+        """Find the epoch's recorded outputs; the seconds that went into recording them."""
+        if self._cache is None:
+            return 0.0
+        before, views = self._cache.fill_s, range(self.config.teacher_views)
+        self._recorded = {number: self._cache.epoch(self._stream(number), epoch) for number in views}
+        return self._cache.fill_s - before
+
+    def _answer(self, batch: Batch, epoch: int, number: int) -> Outputs:
+        """The teacher on one of the views of the batch's images: from the cache, or live."""
+        recorded = self._recorded.get(number)
+        if recorded is not None:
+            logits, embedding = recorded.take(batch.indices, self.policy.device)
+            return Outputs(logits, {}, embedding)
+        view = batch if number == 0 else self._further_view(batch, epoch, number)
+        outputs = self._teacher_outputs(view.images)
+        if not self._rounds:
+            return outputs
+        logits, embedding = rounded(outputs.logits, outputs.embedding)
+        return outputs._replace(logits=logits, embedding=embedding)
+
+    def _stream(self, number: int) -> int:
+        """The views of a sample: number 0 is what the student sees, 1, 2, ... are further ones."""
+        return self.config.stream + FURTHER_STREAM * number
+
+    def _output_cache(
+        self, shelf: Shelf, data: ImageData, augment: Sequence[tuple[str, Mapping[str, Any]]]
+    ) -> OutputCache:
+        def ask(indices: Tensor, epoch: int, stream: int) -> Targets:
+            outputs = self._teacher_outputs(self._views.batch(indices, epoch, stream).images)
+            return Targets(outputs.logits, outputs.embedding)
+
+        identity = {
+            "data": data.key,
+            "dataset": data.name,
+            "augment": [[name, dict(options)] for name, options in augment],
+            "device": self.policy.device.type,
+            "precision": str(self.policy.autocast or torch.float32),
+        }
+        return OutputCache(shelf, identity, len(self._views), ask, self.policy.eval_batch_size)
 
     def _student_outputs(self, images: Tensor) -> Outputs:
         return _outputs(self.student, images, self.policy, self._detailed)

@@ -71,6 +71,7 @@ def run_search(
         output=str(output),
         cpus=resources["cpu"],
         gpus=resources["gpu"],
+        cache_gb=spec.resources.cache_gb,
     )
     shells = _Shells(conductor, max_live, output, tick)
     tuner = tune.Tuner(

@@ -47,11 +47,12 @@ class StudentWorker(tune.Trainable):
         output: str,
         cpus: float,
         gpus: float,
+        cache_gb: float,
     ) -> None:
         torch.set_num_threads(num_threads(cpus))
         self._device = device_policy("auto" if gpus else "cpu", cpus).device
         self._data, self._augment, self._output = data, augment, Path(output)
-        self._classroom = Classroom(faculty, str(self._device))
+        self._classroom, self._cache_bytes = Classroom(faculty, str(self._device)), cache_gb * 1e9
         self._take(Task.from_json(config["task"]))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -101,7 +102,8 @@ class StudentWorker(tune.Trainable):
         task = self._task
         taught = is_taught(task.config)
         teacher = self._classroom.teacher(task.config.teacher) if taught else None
-        training = training_for(task.config, self._data, self._augment, teacher, str(self._device))
+        shelf = self._classroom.shelf(task.config.teacher, self._cache_bytes) if taught else None
+        training = training_for(task.config, self._data, self._augment, teacher, str(self._device), shelf)
         if task.from_checkpoint:
             try:
                 training.load_state_dict(

@@ -1,0 +1,277 @@
+"""The teacher's outputs on the views that students see: computed once on a machine, then read from files.
+
+Goes in: what decides a teacher's output on a view (teacher, data, augmentation, stream, epoch) and a function
+that runs it. Comes out: logits and embeddings [N, ...] of one epoch, mapped from a file that all processes of
+the machine share, or None: then the teacher runs live, on targets rounded to float16 all the same.
+
+`<store>/outputs/<key>/` has a file for each stream and epoch: a header of JSON, then float16 arrays. A file
+appears whole, by a rename; its sha256 is checked when a process first opens it, and a sample of it against
+the teacher itself. What is damaged or does not agree is computed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdsearch.checkpoint import write_atomically
+
+logger = logging.getLogger(__name__)
+
+# Part of every key: raise it when the files or the augmented views change.
+VERSION = 1
+FOLDER = "outputs"
+DESCRIPTION = "about.json"
+SUFFIX = ".f16"
+HEADER_BYTES = 1024
+FREE_BYTES = 10**9  # left on the disk whatever the budget
+WAIT_S = 60.0  # for another process's pass; a live epoch takes the teacher as long
+POLL_S = 0.01
+NUM_CHECKED = 4  # samples that are compared with the teacher
+# float16 keeps 11 bits; two ways to batch the same image differ by about 1e-6 before the rounding.
+TOLERANCE = 4e-3
+
+
+class Targets(NamedTuple):
+    """A teacher's outputs of some views: logits [B,K] and embedding [B,D], float32, of float16 values."""
+
+    logits: Tensor
+    embedding: Tensor
+
+
+def rounded(logits: Tensor, embedding: Tensor) -> Targets:
+    """Outputs as a file would give them back."""
+    return Targets(logits.half().float(), embedding.half().float())
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where a teacher's outputs are kept: the store's folder, the teacher's content, and how much may be."""
+
+    store: Path
+    teacher: str
+    budget_bytes: float
+
+
+class Recorded:
+    """One epoch's outputs, [N, K + D] float16 in a file; only the rows that are asked for are read."""
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        self._num_logits = header["num_logits"]
+        shape = (header["num_samples"], header["num_logits"] + header["num_features"])
+        self._rows = np.memmap(path, np.float16, "r", HEADER_BYTES, shape)
+
+    def take(self, indices: Tensor, device: torch.device | str = "cpu") -> Targets:
+        """The outputs for samples [B]."""
+        rows = torch.from_numpy(self._rows[indices.cpu().numpy()]).to(device).float()
+        return Targets(rows[:, : self._num_logits], rows[:, self._num_logits :])
+
+
+class OutputCache:
+    """The recorded outputs of one teacher on one data set's views.
+
+    `identity` is everything that decides an output apart from stream and epoch; `ask(indices, epoch, stream)`
+    runs the teacher on the views of samples [B].
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        identity: Mapping[str, Any],
+        num_samples: int,
+        ask: Callable[[Tensor, int, int], Targets],
+        batch_size: int = 256,
+    ) -> None:
+        self._identity = {"version": VERSION, "teacher": shelf.teacher, **identity}
+        text = json.dumps(self._identity, sort_keys=True)
+        self.folder = shelf.store / FOLDER / hashlib.sha256(text.encode()).hexdigest()[:32]
+        self._shelf = shelf
+        self._num_samples = num_samples
+        self._ask = ask
+        self._batch_size = batch_size
+        self._trusted: set[str] = set()
+        self._is_sampled = False
+        self._is_off = False
+        self.fill_s = 0.0  # seconds spent on running the teacher for the files
+
+    def epoch(self, stream: int, epoch: int) -> Recorded | None:
+        """What the teacher says in this epoch; computed here where no process has done so yet.
+
+        One process computes while the others wait for it, which costs them nothing that a live teacher
+        would not. None where the folder cannot be used: full, read-only, over the budget.
+        """
+        if self._is_off:
+            return None
+        path = self.folder / f"stream-{stream}-epoch-{epoch}{SUFFIX}"
+        try:
+            return self._found(path, epoch, stream) or self._elected(path, epoch, stream)
+        except OSError as error:
+            logger.warning("the teacher runs live, its outputs cannot be kept: %s", error)
+            self._is_off = True
+            return None
+
+    def _elected(self, path: Path, epoch: int, stream: int) -> Recorded | None:
+        deadline = time.monotonic() + WAIT_S
+        self.folder.mkdir(parents=True, exist_ok=True)
+        while time.monotonic() < deadline:
+            with _locked(path.with_suffix(".lock")) as is_ours:
+                found = self._found(path, epoch, stream)  # by whoever held the lock before
+                if found is not None or is_ours:
+                    return found or self._fill(path, epoch, stream)
+            time.sleep(POLL_S)
+        return None
+
+    def _fill(self, path: Path, epoch: int, stream: int) -> Recorded | None:
+        started = time.perf_counter()
+        batches = torch.split(torch.arange(self._num_samples), self._batch_size)
+        found = [self._ask(indices, epoch, stream) for indices in batches]
+        logits, embedding = (torch.cat(parts).half().cpu().numpy() for parts in zip(*found, strict=True))
+        rows = np.concatenate([logits, embedding], axis=1)
+        if not np.isfinite(rows).all():
+            raise OSError(f"{path.name}: an output is too large for float16")
+        content = rows.tobytes()
+        if not make_room(self._shelf, len(content), self.folder):
+            raise OSError(f"{self._shelf.store}: the budget or the disk is full")
+        header = {
+            "num_samples": len(rows),
+            "num_logits": logits.shape[1],
+            "num_features": embedding.shape[1],
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+        text = json.dumps(header).encode()
+        assert len(text) <= HEADER_BYTES
+        if not (self.folder / DESCRIPTION).exists():
+            write_atomically(self.folder / DESCRIPTION, json.dumps(self._identity, indent=2).encode())
+        write_atomically(path, text.ljust(HEADER_BYTES) + content)
+        self._trusted.add(path.name)
+        self.fill_s += time.perf_counter() - started
+        return Recorded(path, header)
+
+    def _found(self, path: Path, epoch: int, stream: int) -> Recorded | None:
+        """The file, once it is known to be whole and this teacher's; a bad one is removed."""
+        try:
+            header = _header(path)
+        except FileNotFoundError:
+            return None
+        if header is not None and path.name not in self._trusted:
+            with path.open("rb") as file:
+                file.seek(HEADER_BYTES)
+                is_whole = hashlib.file_digest(file, "sha256").hexdigest() == header["sha256"]
+            header = header if is_whole else None
+        if header is None or header["num_samples"] != self._num_samples:
+            logger.warning("%s is damaged; it is computed again", path)
+            path.unlink(missing_ok=True)
+            return None
+        recorded = Recorded(path, header)
+        if not self._is_sampled and not self._agrees(recorded, epoch, stream):
+            logger.warning("%s: not what the teacher says; all of it is computed again", self.folder)
+            for other in self.folder.glob(f"*{SUFFIX}"):
+                other.unlink(missing_ok=True)
+            return None
+        self._trusted.add(path.name)
+        self._is_sampled = True
+        os.utime(self.folder)  # the last use, for those who make room
+        return recorded
+
+    def _agrees(self, recorded: Recorded, epoch: int, stream: int) -> bool:
+        """Whether the teacher says the same of a few samples, other ones in each epoch."""
+        step = max(1, self._num_samples // NUM_CHECKED)
+        indices = (torch.arange(0, self._num_samples, step)[:NUM_CHECKED] + epoch) % self._num_samples
+        live, kept = self._ask(indices, epoch, stream), recorded.take(indices)
+        return all(
+            bool(((one.cpu() - other).abs() <= TOLERANCE * (1 + one.cpu().abs())).all())
+            for one, other in zip(live, kept, strict=True)
+        )
+
+
+def _header(path: Path) -> dict[str, Any] | None:
+    """What a file says of itself, None where it is not one of ours. Raises FileNotFoundError."""
+    with path.open("rb") as file:
+        text = file.read(HEADER_BYTES)
+    try:
+        header: dict[str, Any] = json.loads(text)
+        numbers = [header[name] for name in ("num_samples", "num_logits", "num_features")]
+        fits = path.stat().st_size == HEADER_BYTES + 2 * numbers[0] * (numbers[1] + numbers[2])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return header if fits and isinstance(header.get("sha256"), str) else None
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Whether this process now holds the lock; a process that dies lets go of its locks."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One teacher's outputs on one data set's views, as `kdsearch cache` lists them."""
+
+    key: str
+    about: Mapping[str, Any]  # teacher, data, augment and the rest of the identity; empty if unreadable
+    num_epochs: int
+    num_bytes: int
+    last_used: float
+
+
+def entries(store: Path) -> list[Entry]:
+    """What is kept, the longest unused first."""
+    found = []
+    for folder in (store / FOLDER).glob("*/"):
+        with contextlib.suppress(FileNotFoundError):  # another process clears it
+            files = [file.stat().st_size for file in folder.glob(f"*{SUFFIX}")]
+            found.append(Entry(folder.name, _about(folder), len(files), sum(files), folder.stat().st_mtime))
+    return sorted(found, key=lambda entry: (entry.last_used, entry.key))
+
+
+def _about(folder: Path) -> Mapping[str, Any]:
+    try:
+        about: Mapping[str, Any] = json.loads((folder / DESCRIPTION).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return about
+
+
+def clear(store: Path, keys: list[str]) -> int:
+    """Remove what is kept under these keys. Returns the bytes that are free again."""
+    freed = 0
+    for entry in entries(store):
+        if entry.key in keys:
+            shutil.rmtree(store / FOLDER / entry.key, ignore_errors=True)
+            freed += entry.num_bytes
+    return freed
+
+
+def make_room(shelf: Shelf, num_bytes: int, ours: Path) -> bool:
+    """Whether a file of this size may be written, once the longest unused of other teachers is removed."""
+    kept = entries(shelf.store)
+    total = num_bytes + sum(entry.num_bytes for entry in kept)
+    for entry in kept:
+        if total <= shelf.budget_bytes:
+            break
+        if entry.key != ours.name:
+            total -= clear(shelf.store, [entry.key])
+    return total <= shelf.budget_bytes and shutil.disk_usage(shelf.store).free > num_bytes + FREE_BYTES
