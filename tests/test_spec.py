@@ -133,7 +133,7 @@ def test_the_example_of_the_design_loads(load):
     assert example.epochs == 60
     assert example.search.early_stopping == spec.EarlyStopping("asha", 3, 3)
     assert example.confirm.seeds == 3
-    assert example.resources == spec.ResourcesSpec(1.0, 0.25, None)
+    assert example.resources == spec.ResourcesSpec(1.0, 0.25, None, 10.0)
 
 
 def test_what_is_not_given_has_a_default(load):
@@ -526,7 +526,7 @@ BAD = [
     ("search", "{trials: 4, early_stopping: {scheduler: asha, reduction_factor: 1}}", "7: search.early_stopping.reduction_factor: 1: a whole number of at least 2 (nearest: 2)"),
     ("resources", "{gpus_per_trial: 1.5}", "8: resources.gpus_per_trial: 1.5: a whole number, or a fraction below 1 (nearest: 2)"),
     ("resources", "{cpus_per_trial: 0}", "8: resources.cpus_per_trial: 0: above 0, or give gpus_per_trial (nearest: 1)"),
-    ("resources", "{gpus: 1}", "8: resources.gpus: 1: unknown; allowed: cpus_per_trial, gpus_per_trial, max_concurrent (nearest: gpus_per_trial)"),
+    ("resources", "{gpus: 1}", "8: resources.gpus: 1: unknown; allowed: cpus_per_trial, gpus_per_trial, max_concurrent, cache_gb (nearest: gpus_per_trial)"),
     ("confirm", "{seeds: -1}", "8: confirm.seeds: -1: a whole number of at least 0 (nearest: 0)"),
     ("report", "{}", "8: report: {...}: unknown; allowed: name, data, teacher, student, distill, train, search, confirm, resources"),
 ]  # fmt: skip
