@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from kdsearch import results
+from kdsearch.confirmation import front_of_record
 from kdsearch.mlflow_runs import ON_FRONT, SWEEP_ID, TRIAL_ID, Point, Run, sweep_run, trial_run
 from kdsearch.records import Event, is_teacher, replay
 
@@ -22,6 +22,7 @@ REPORT = "kdsearch.report"  # checksum of the artifacts: an unchanged report is 
 LOGGED = "kdsearch.logged_step"  # the metrics up to this step are in the store: what need not be sent again
 CHANGED = "kdsearch.changed."  # params are written once, and a resumed sweep may have a larger budget
 REPORT_FILES = (
+    "confirmed.csv",
     "curves.csv",
     "pareto.csv",
     "report.html",
@@ -138,7 +139,7 @@ class Mirror:
     def add_report(self, folder: Path) -> None:
         """What only the end of a sweep knows: who is on the front, and the report's files."""
         events = [*self._sweep_events, *(event for events in self._trial_events.values() for event in events)]
-        self._front = {trial.trial_id for trial in results.front(replay(events))}
+        self._front = {trial.trial_id for trial in front_of_record(replay(events))}
         self._report = [path for name in REPORT_FILES if (path := folder / name).is_file()]
         self._report += sorted((folder / "figures").glob("*.png"))
         self._unsent |= set(self._links)

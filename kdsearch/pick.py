@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kdsearch import cli, results
+from kdsearch.confirmation import front_of_record, no_kd_controls
 from kdsearch.records import SweepRecord, TrialRecord
 
 STUDENT_FILES = ("student.safetensors", "student.json")
@@ -58,7 +59,7 @@ def pick(sweep: SweepRecord, limits: Sequence[Limit]) -> Pick:
     """
     found = results.completed(sweep, "search")
     within = [trial for trial in found if _fits(trial, limits)]
-    floor = [trial for trial in results.completed(sweep, "control") if _fits(trial, limits)]
+    floor = [trial for trial in no_kd_controls(sweep) if _fits(trial, limits)]
     student = max(within, key=results.accuracy, default=None)  # `completed` has the smallest first
     nearest = None if within else min(found, key=lambda trial: _excess(trial, limits), default=None)
     control = max(floor, key=results.accuracy, default=None)
@@ -95,7 +96,7 @@ def _miss(trial: TrialRecord, limit: Limit) -> str:
 
 def description(sweep: SweepRecord, trial: TrialRecord, folder: Path) -> dict[str, Any]:
     """The answer for programs (--json): a row of trials.csv, with the configuration apart."""
-    is_on_front = trial.student_id in {other.student_id for other in results.front(sweep)}
+    is_on_front = trial.student_id in {other.student_id for other in front_of_record(sweep)}
     row = results.trial_row(sweep, trial, is_on_front)
     fixed = {name: value for name, value in row.items() if name in results.RESULT_COLUMNS}
     config = {name: value for name, value in row.items() if name not in results.RESULT_COLUMNS}

@@ -1,8 +1,9 @@
 """`python -m kdsearch.report DIR`: every file of a sweep's report, rebuilt from its journal alone.
 
 Goes in: the folder of a sweep, finished or not. Comes out: trials.csv, curves.csv, pareto.csv, summary.json,
-report.md, report.html and figures/; methods.csv where methods were compared on equal terms. The same journal
-gives the same files; each is replaced whole.
+report.md, report.html and figures/; methods.csv where methods were compared on equal terms, confirmed.csv
+where students were trained again with fresh seeds. The same journal gives the same files; each is replaced
+whole.
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ def write(folder: Path) -> Report:
         "curves.csv": _frame(curve_rows, results.curve_columns(curve_rows)),
         "pareto.csv": _frame(results.pareto_rows(sweep), [*columns, *results.CONFIRM_COLUMNS]),
     }
+    confirmed = results.confirmed_rows(sweep)
+    if confirmed:
+        names = [*columns, *results.CONFIRM_COLUMNS, *results.CONFIRMED_COLUMNS]
+        frames["confirmed.csv"] = _frame(confirmed, names)
     compared = comparison.compare(sweep)
     if compared is not None:
         method_rows = comparison.method_rows(compared)

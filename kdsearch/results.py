@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdsearch import cli, journal, pareto
+from kdsearch import cli, costs, journal, pareto
+from kdsearch.confirmation import Student, confirmation, front_of_record, no_kd_controls
 from kdsearch.front import accuracy as accuracy  # this and the next ones for whoever asks `results`
 from kdsearch.front import completed as completed
 from kdsearch.front import front as front
@@ -32,6 +33,7 @@ from kdsearch.records import (
     is_of_further_student,
     replay,
 )
+from kdsearch.statistics import Estimate
 
 Row = dict[str, Any]
 
@@ -58,6 +60,10 @@ CONFIRM_COLUMNS = (
     *("num_seeds", "confirmed_val_accuracy_mean", "confirmed_val_accuracy_std"),
     *("test_accuracy_mean", "test_accuracy_std", "no_kd_test_accuracy_mean"),
     *("gain", "gain_low", "gain_high", "p_on_front", "cost_s"),
+)
+CONFIRMED_COLUMNS = (
+    *("was_on_front", "split", "verdict"),
+    *("gain_over_kd", "gain_over_kd_low", "gain_over_kd_high", "verdict_over_kd"),
 )
 _CONFIG_ORDER: Mapping[str, tuple[str, ...]] = {
     "teacher": (),
@@ -101,7 +107,7 @@ def beaten_by_controls(sweep: SweepRecord) -> list[tuple[TrialRecord, TrialRecor
         point = objective_point(student, names)
         better = [
             control
-            for control in completed(sweep, "control")
+            for control in no_kd_controls(sweep)
             if pareto.dominates(objective_point(control, names), point)
         ]
         if better:
@@ -166,15 +172,63 @@ def trial_row(sweep: SweepRecord, trial: TrialRecord, is_on_front: bool) -> Row:
 
 
 def trial_rows(sweep: SweepRecord) -> list[Row]:
-    """trials.csv: one row per student, controls first, by number."""
-    on_front = {trial.student_id for trial in front(sweep)}
+    """trials.csv: one row per student, controls first, by number. The front is that of record."""
+    on_front = {trial.student_id for trial in front_of_record(sweep)}
     return [trial_row(sweep, trial, trial.student_id in on_front) for trial in students(sweep, *ROLES)]
 
 
 def pareto_rows(sweep: SweepRecord) -> list[Row]:
-    """pareto.csv: the front by params; what confirmation will say is blank until it exists."""
+    """pareto.csv: the front of record by params; what confirmation says is blank until there is some."""
+    found = confirmation(sweep)
     blank: Row = dict.fromkeys(CONFIRM_COLUMNS)
-    return [trial_row(sweep, trial, True) | blank for trial in front(sweep)]
+    if found is None:
+        return [trial_row(sweep, trial, True) | blank for trial in front(sweep)]
+    known = {student.record.student_id: student for student in found.students}
+    spent = costs.of_front(sweep)
+    return [
+        trial_row(sweep, trial, True)
+        | blank
+        | _confirmed_values(known.get(trial.student_id))
+        | {"cost_s": round(spent[trial.student_id].total, 3)}
+        for trial in front_of_record(sweep)
+    ]
+
+
+def confirmed_rows(sweep: SweepRecord) -> list[Row]:
+    """confirmed.csv: every student that was trained again, on the front or not, by params."""
+    found = confirmation(sweep)
+    if found is None:
+        return []
+    spent = costs.of_front(sweep)
+    return [
+        trial_row(sweep, student.record, student.is_on_front)
+        | _confirmed_values(student)
+        | {"was_on_front": student.was_on_front, "split": found.split}
+        | {"verdict": student.verdict or None, "verdict_over_kd": student.verdict_over_kd or None}
+        | _interval("gain_over_kd", student.gain_over_kd)
+        | {"cost_s": round(spent[name].total, 3) if (name := student.record.student_id) in spent else None}
+        for student in found.students
+    ]
+
+
+def _confirmed_values(student: Student | None) -> Row:
+    """The CONFIRM_COLUMNS of one student but its cost; None where nothing applies."""
+    if student is None:
+        return {}
+    return {
+        "num_seeds": student.validation.n,
+        "confirmed_val_accuracy_mean": student.validation.mean,
+        "confirmed_val_accuracy_std": student.validation.std,
+        "test_accuracy_mean": student.test and student.test.mean,
+        "test_accuracy_std": student.test and student.test.std,
+        "no_kd_test_accuracy_mean": student.no_kd and student.no_kd.mean,
+        **_interval("gain", student.gain),
+        "p_on_front": student.p_on_front,
+    }
+
+
+def _interval(name: str, known: Estimate | None) -> Row:
+    return {} if known is None else {name: known.mean, f"{name}_low": known.low, f"{name}_high": known.high}
 
 
 def curve_rows(sweep: SweepRecord) -> list[Row]:

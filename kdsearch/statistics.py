@@ -50,6 +50,23 @@ def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimat
     return Estimate(n, mean, std, mean - half, mean + half)
 
 
+def pooled_estimate(
+    values: Sequence[float], variance: float, degrees: int, confidence: float = CONFIDENCE
+) -> Estimate:
+    """Mean of few values, its interval by a spread pooled over many: mean ± t(degrees) * sqrt(variance / n).
+
+    Two or three seeds say next to nothing of their own spread (Student's t multiplies it by 12.7 or 4.3), so
+    `variance` and its `degrees` of freedom come from all students together (`membership.pooled_variance`),
+    which takes for granted that all vary alike. `std` is still the values' own. No interval where the
+    variance is not known (no degrees) or zero. Raises ValueError without values.
+    """
+    own = estimate(values)
+    if degrees < 1 or not variance > _EQUAL**2:
+        return Estimate(own.n, own.mean, own.std, None, None)
+    half = t_quantile((1 + confidence) / 2, degrees) * math.sqrt(variance / own.n)
+    return Estimate(own.n, own.mean, own.std, own.mean - half, own.mean + half)
+
+
 def t_quantile(probability: float, degrees: int) -> float:
     """The quantile of Student's t distribution with that many degrees of freedom."""
     # A report without repeats does without.

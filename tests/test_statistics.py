@@ -5,7 +5,7 @@ import statistics as plain
 
 import pytest
 
-from kdsearch.statistics import estimate, t_quantile, verdict
+from kdsearch.statistics import estimate, pooled_estimate, t_quantile, verdict
 
 
 @pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.706), (2, 4.303), (4, 2.776), (30, 2.042)])
@@ -54,3 +54,22 @@ def test_no_values_have_no_mean():
 )
 def test_the_verdict_is_where_the_whole_interval_lies(differences, said):
     assert verdict(estimate(differences)) == said
+
+
+def test_a_pooled_interval_by_hand():
+    # t(10) at 95 % is 2.228; the values' own spread plays no part in it.
+    found = pooled_estimate([1.0, 1.2, 1.4], variance=0.09, degrees=10)
+    half = 2.228139 * math.sqrt(0.09 / 3)
+    assert (found.n, found.mean, found.std) == (3, pytest.approx(1.2), pytest.approx(0.2))
+    assert (found.low, found.high) == (pytest.approx(1.2 - half), pytest.approx(1.2 + half))
+
+
+def test_a_single_value_has_a_pooled_interval():
+    found = pooled_estimate([0.5], variance=0.01, degrees=4)
+    assert found.high - found.mean == pytest.approx(2.776445 * 0.1)
+
+
+@pytest.mark.parametrize(("variance", "degrees"), [(math.nan, 0), (0.0, 5)])
+def test_without_a_known_spread_there_is_no_pooled_interval(variance, degrees):
+    found = pooled_estimate([0.5, 0.6], variance, degrees)
+    assert (found.mean, found.low, found.high) == (pytest.approx(0.55), None, None)
