@@ -61,6 +61,9 @@ def opening(sweep: SweepRecord, events: Sequence[Event]) -> list[Block]:
             f" Without labels, {literal(more['words'])}: {more['ratio']:g} beside each labelled image, the "
             "teacher's outputs their only target; controls do without."
         )
+    reached = summary.budget_reached(sweep)
+    if reached:
+        intro += f" The search ended when {literal(reached['text'])} (`search.{reached['budget']}`)."
     urgent = tuple(_warnings(sweep))
     return [
         Heading(literal(header["name"]), 1),

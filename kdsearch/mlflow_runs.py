@@ -81,6 +81,8 @@ def sweep_run(sweep: SweepRecord, teacher: Event | None) -> Run:
         "mlflow.source.git.commit": header["commit"],
         **{f"kdsearch.version.{package}": version for package, version in header["versions"].items()},
     }
+    if sweep.budget_reached:
+        tags["kdsearch.budget_reached"] = sweep.budget_reached["budget"]
     if sweep.warnings:
         tags["kdsearch.warnings"] = "\n".join(event["text"] for event in sweep.warnings)
     if teacher:

@@ -286,6 +286,9 @@ def search(
         driver.run_search(spec, conductor, images, faculty, output, progress.tick)
     finally:
         progress.end_search()
+        reached = conductor.sweep.budget_reached
+        if reached is not None:
+            progress.say(f"  the search ended when {reached['text']} (search.{reached['budget']})")
     if conductor.all_failed():
         errors = sorted({trial.error for trial in conductor.sweep.trials.values() if trial.error})
         raise cli.NotFinishedError(

@@ -131,6 +131,9 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     )
     yield f"  stopping  {stopping(spec)}"
     yield f"  outputs   {kept_outputs(spec)}"
+    early_ends = budgets(spec)
+    if early_ends:
+        yield f"  budgets   the search ends before that {' or '.join(early_ends)}"
     yield (
         f"  time      about {duration(teacher_s)} for {whom} and {duration(trial_s)} for a full trial; "
         f"at most {duration(teacher_s + num_trials * trial_s / slots)} in all, evaluation apart"
@@ -290,6 +293,18 @@ def stopping(spec: SweepSpec) -> str:
         return "none: every trial runs its full budget"
     rungs = ", ".join(map(str, asha.rungs(early.grace_epochs, early.reduction_factor, spec.epochs)))
     return f"{early.scheduler}: at epochs {rungs} the best 1/{early.reduction_factor} so far go on"
+
+
+def budgets(spec: SweepSpec) -> list[str]:
+    """What ends the search before its last trial."""
+    search = spec.search
+    limits = ((search.time_s, "searching"), (search.device_s, "epochs"))
+    found = [f"after {duration(limit)} of {what}" for limit, what in limits if limit is not None]
+    if search.hypervolume is not None:
+        found.append(f"at a hypervolume of {search.hypervolume:g}")
+    if search.patience is not None:
+        found.append(f"after {search.patience:,} trials without a larger hypervolume")
+    return found
 
 
 def local_slots(spec: SweepSpec) -> int:

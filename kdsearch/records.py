@@ -270,6 +270,7 @@ class SweepRecord:
     mlflow_parent: Event | None = None
     test_openings: list[Event] = field(default_factory=list)
     warnings: list[Event] = field(default_factory=list)
+    budget_reached: Event | None = None  # the budget that ended the search: its key, limit, value and text
     ended: Event | None = None
     last_time: float = 0.0
     spent_s: float = 0.0  # wall seconds of all sessions' searches, the teacher's training left out
@@ -296,6 +297,8 @@ class SweepRecord:
             self.last_time = event["time"]
         if kind == "sweep_started":
             self.header, self.ended = event, None
+            if self.budget_reached and not _is_still_the_limit(self.budget_reached, event):
+                self.budget_reached = None
             self.sessions.append(event)
         elif kind == "teacher_ready":
             self.teachers[event.get("name", "")] = event
@@ -320,6 +323,8 @@ class SweepRecord:
                 self.mlflow_parent = event
         elif kind == "test_opened":
             self.test_openings.append(event)
+        elif kind == "budget_reached":
+            self.budget_reached = event
         elif kind == "warning":
             self.warnings.append(event)
         elif kind == "sweep_ended":
@@ -348,6 +353,12 @@ class SweepRecord:
             purpose=event.get("purpose", "floor" if event["role"] == "control" else ""),
             partner=event.get("partner", ""),
         )
+
+
+def _is_still_the_limit(reached: Event, header: Event) -> bool:
+    """Whether the budget that ended the search is what the newest session asks for, too."""
+    limit = header["spec"].get("search", {}).get(reached["budget"])
+    return bool(limit == reached["limit"])
 
 
 def is_teacher(event: Event) -> bool:

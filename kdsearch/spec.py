@@ -145,6 +145,9 @@ class SearchSpec:
     objectives: tuple[str, ...]
     early_stopping: EarlyStopping
     time_s: float | None
+    device_s: float | None = None
+    hypervolume: float | None = None
+    patience: int | None = None
     sampler: str = "tpe"
     seeds: int = 1
 
@@ -222,7 +225,10 @@ def to_dict(spec: SweepSpec) -> dict[str, Any]:
     return resolved
 
 
-BUDGETS = ("search.trials", "search.seeds", "search.time_s", "confirm.seeds", "resources.")
+BUDGETS = (
+    *(f"search.{name}" for name in ("trials", "seeds", "time_s", "device_s", "hypervolume", "patience")),
+    *("confirm.seeds", "resources."),
+)
 
 
 def diff(old: SweepSpec, new: SweepSpec) -> tuple[list[str], list[str]]:

@@ -92,6 +92,21 @@ SEARCH = Section(
         ),
         "early_stopping": EARLY_STOPPING,
         "time_s": _fixed("float", None, "seconds after which no further trial starts", low=1),
+        "device_s": _fixed(
+            "float",
+            None,
+            "seconds of all trials' epochs, added up, after which no further trial starts",
+            low=1,
+        ),
+        "hypervolume": _fixed(
+            "float", None, "as in summary.json: once it is reached no further trial starts", low=0.001, high=1
+        ),
+        "patience": _fixed(
+            "int",
+            None,
+            "trials that end without improving the hypervolume, before no further one starts",
+            low=1,
+        ),
         "sampler": _fixed(
             "str",
             "tpe",

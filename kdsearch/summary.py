@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdsearch import pareto, results
+from kdsearch import results
 from kdsearch.records import Event, SweepRecord, TrialConfig, TrialRecord
+from kdsearch.volume import hypervolume as hypervolume  # for whoever asks `summary`
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def summary(sweep: SweepRecord, events: Sequence[Event]) -> dict[str, Any]:
             student.student_id: control.trial_id for student, control in results.beaten_by_controls(sweep)
         },
         "hypervolume": hypervolume(sweep),
+        "budget_reached": budget_reached(sweep),
         "wall_s": round(wall_s(runs), 3),
         "phases": phases(runs),
         "training": training_time(sweep),
@@ -129,53 +131,10 @@ def training_time(sweep: SweepRecord) -> dict[str, dict[str, float]]:
     return spent
 
 
-def hypervolume(sweep: SweepRecord) -> dict[str, Any]:
-    """The share of the box between reference and (accuracy 1, smallest student) that the front dominates.
-
-    Accuracy counts linearly, costs by log10. The reference is the first finished control of the smallest
-    size band (accuracy 0 before there is one) and the largest candidate: it stays where it is while the
-    sweep goes on, so that volumes can be compared.
-    """
-    names = results.objectives(sweep)
-    floor, source = _floor(sweep)
-    bounds = {name: _bounds(sweep, name, floor) for name in names}
-    points = [
-        [_scaled(name, results.objective(trial, name), bounds[name]) for name in names]
-        for trial in results.front(sweep)
-    ]
-    value = pareto.hypervolume(points, [1.0] * len(names))
-    return {
-        "value": value,
-        "objectives": list(names),
-        "reference": {n: bounds[n][0] if n == "val_accuracy" else bounds[n][1] for n in names},
-        "bounds": {name: list(ends) for name, ends in bounds.items()},
-        "floor": source,
-    }
-
-
-def _floor(sweep: SweepRecord) -> tuple[float, str]:
-    """The first finished control of the smallest band that has one: it never changes once it is there."""
-    found = sorted(results.completed(sweep, "control"), key=lambda trial: (trial.band, trial.number))
-    return (results.accuracy(found[0]), found[0].trial_id) if found else (0.0, "")
-
-
-def _bounds(sweep: SweepRecord, name: str, floor: float) -> tuple[float, float]:
-    """Ends of an objective: the journalled range of the candidates, else the range of the trials so far."""
-    if name == "val_accuracy":
-        return floor, 1.0
-    bands = sweep.header.get("bands") or {}
-    edges = bands.get("edges") if bands.get("cost") == name else sweep.header.get("bounds", {}).get(name)
-    values = edges or [trial.cost[name] for trial in sweep.trials.values()] or [1.0]
-    return float(min(values)), float(max(values))
-
-
-def _scaled(name: str, value: float, ends: tuple[float, float]) -> float:
-    """0 at the best end of an objective, 1 at its reference."""
-    low, high = ends
-    if name == "val_accuracy":
-        return (high - value) / (high - low) if high > low else 1.0
-    span = math.log10(high / low)
-    return math.log10(value / low) / span if span else 0.0
+def budget_reached(sweep: SweepRecord) -> dict[str, Any] | None:
+    """Which budget ended the search, its limit, what it was found at, and that in words; None: none yet."""
+    event = sweep.budget_reached
+    return event and {name: event[name] for name in ("budget", "limit", "value", "text")}
 
 
 def bands(sweep: SweepRecord) -> list[tuple[float, float]]:

@@ -19,7 +19,7 @@ from kdsearch import online
 from kdsearch.journal import Journal
 from kdsearch.losses.deployed import deployed
 from kdsearch.records import Choice, Role, SweepRecord, TrialConfig, TrialRecord, replay, trial_id
-from kdsearch.search import asha
+from kdsearch.search import asha, budgets
 from kdsearch.search.bands import CostOf, band_of
 from kdsearch.search.queue import Wanted, queue
 from kdsearch.spec import Stages, SweepSpec
@@ -112,7 +112,6 @@ class Conductor:
         for trial in self.sweep.of_role("search"):
             self._record_rungs(trial)
         self._requeued = [t.trial_id for t in self.sweep.trials.values() if t.status == "running"]
-        self.out_of_time = False
         self.mass_failure = False
 
     @property
@@ -132,7 +131,18 @@ class Conductor:
     def _can_start(self) -> bool:
         if self.mass_failure:
             return False
-        return bool(self._requeued) or self._queue.has_next(self.out_of_time)
+        return bool(self._requeued) or self._queue.has_next(self._is_cut_short)
+
+    @property
+    def search_is_over(self) -> bool:
+        """Whether a budget is used up. It stays so, whatever the running trials bring, until it is raised."""
+        return self.sweep.budget_reached is not None
+
+    @property
+    def _is_cut_short(self) -> bool:
+        """Whether the search is over before all its trials were started."""
+        event = self.sweep.budget_reached
+        return event is not None and event["budget"] != "trials"
 
     def all_failed(self) -> bool:
         """Whether search trials ended and not one of them well."""
@@ -146,16 +156,23 @@ class Conductor:
         """
         if self.mass_failure:
             return None
-        limit = self._spec.search.time_s
-        spent = self.sweep.spent_s + self._clock() - self.sweep.last_time
-        self.out_of_time = limit is not None and spent > limit
         while self._requeued:
             trial = self.sweep.trials[self._requeued.pop(0)]
             task = self._restart(trial) if trial.status == "running" else None
             if task is not None:
                 return task
-        wanted = self._queue.next(self.out_of_time)
+        self._look_at_budgets()
+        wanted = self._queue.next(self._is_cut_short)
         return None if wanted is None else self._start(wanted)
+
+    def _look_at_budgets(self) -> None:
+        """Journal the budget that ends the search, once."""
+        if self.search_is_over:
+            return
+        spent_s = self.sweep.spent_s + self._clock() - self.sweep.last_time
+        found = budgets.reached(self._spec, self.sweep, self.num_trials, spent_s)
+        if found is not None:
+            self._write("budget_reached", None, **dataclasses.asdict(found))
 
     def _start(self, wanted: Wanted) -> Task:
         role, config = wanted.role, self._settle(wanted.config)
@@ -279,7 +296,7 @@ class Conductor:
             reason = f"below the top 1/{self._early.reduction_factor} of rung {rung}"
             self._write("trial_ended", trial.trial_id, **_ended("stopped", reason, rule=f"asha rung {rung}"))
 
-    def _write(self, kind: str, name: str, **data: Any) -> None:
+    def _write(self, kind: str, name: str | None, **data: Any) -> None:
         self._write_all([(kind, name, data)])
 
     def _write_all(self, entries: Sequence[tuple[str, str | None, dict[str, Any]]]) -> None:

@@ -28,13 +28,13 @@ class Wanted:
 
 
 class Queue(Protocol):
-    """`num_trials` counts search trials. Out of time, only what no report can do without is left."""
+    """`num_trials` counts search trials. Once it is cut short, only other roles' trials are left."""
 
     num_trials: int
 
-    def has_next(self, out_of_time: bool) -> bool: ...
+    def has_next(self, is_cut_short: bool) -> bool: ...
 
-    def next(self, out_of_time: bool) -> Wanted | None: ...
+    def next(self, is_cut_short: bool) -> Wanted | None: ...
 
     def tell(self, record: TrialRecord) -> None: ...
 
@@ -61,15 +61,15 @@ class _ProposedTrials:
             choice for choice in extreme_students(spec, cost_of) if choice not in known
         ]
 
-    def has_next(self, out_of_time: bool) -> bool:
-        return bool(self._controls) or (self._num_started() < self.num_trials and not out_of_time)
+    def has_next(self, is_cut_short: bool) -> bool:
+        return bool(self._controls) or (self._num_started() < self.num_trials and not is_cut_short)
 
-    def next(self, out_of_time: bool) -> Wanted | None:
+    def next(self, is_cut_short: bool) -> Wanted | None:
         if self._controls:
             number = len(self._sweep.of_role("control"))
             student, seed = self._controls.pop(0), space.trial_seed(self._spec, number)
             return Wanted("control", number, space.control(self._spec, student, seed), {}, {})
-        if not self.has_next(out_of_time):
+        if not self.has_next(is_cut_short):
             return None
         number = self._num_started()
         asked = self._sampler.ask(number)
@@ -91,11 +91,11 @@ class _ListedTrials:
         self.num_trials = sum(trial.role == "search" for trial in trials)
         self._left = [trial for trial in trials if trial_id(trial.role, trial.number) not in sweep.trials]
 
-    def has_next(self, out_of_time: bool) -> bool:
-        return bool(self._left) and not out_of_time
+    def has_next(self, is_cut_short: bool) -> bool:
+        return bool(self._left) and not is_cut_short
 
-    def next(self, out_of_time: bool) -> Wanted | None:
-        if not self.has_next(out_of_time):
+    def next(self, is_cut_short: bool) -> Wanted | None:
+        if not self.has_next(is_cut_short):
             return None
         trial = self._left.pop(0)
         if trial.role == "control":
