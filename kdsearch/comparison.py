@@ -68,27 +68,28 @@ class Comparison:
     rows: tuple[Row, ...]
     controls: tuple[Row, ...]
     num_seeds: int
+    clock: str  # which seconds `epoch_s` and `cost` count: cpu_s, or time_s where trials use a GPU
 
 
 def compare(sweep: SweepRecord) -> Comparison | None:
     """None where the trials were proposed one by one and cannot be compared so."""
     if not is_listed(sweep):
         return None
-    controls = _rows(sweep.of_role("control"))
+    clock = _clock(sweep)
+    controls = _rows(sweep.of_role("control"), clock)
     partners = {
         _key(trial.config): results.accuracy(trial) for control in controls for trial in control.completed
     }
     rows = [
         dataclasses.replace(row, differences=_differences(row, partners))
-        for row in _rows(sweep.of_role("search"))
+        for row in _rows(sweep.of_role("search"), clock)
     ]
-    priced = [_priced(row, rows, controls) for row in [*rows, *controls]]
+    priced = [_priced(row, rows, controls, clock) for row in [*rows, *controls]]
     ranked = sorted(
         priced[: len(rows)], key=lambda row: (row.gain is None, -(row.gain.mean if row.gain else 0))
     )
-    return Comparison(
-        tuple(ranked), tuple(priced[len(rows) :]), sweep.header["spec"]["search"].get("seeds", 1)
-    )
+    num_seeds = sweep.header["spec"]["search"].get("seeds", 1)
+    return Comparison(tuple(ranked), tuple(priced[len(rows) :]), num_seeds, clock)
 
 
 def is_listed(sweep: SweepRecord) -> bool:
@@ -138,16 +139,25 @@ def _method_row(row: Row) -> results.Row:
     }
 
 
-def _rows(trials: Sequence[TrialRecord]) -> list[Row]:
+def _clock(sweep: SweepRecord) -> str:
+    """Which seconds of an epoch count: the processor's, which other work on the machine does not change.
+
+    Where trials use a GPU the wall clock's: the processor only waits for it.
+    """
+    gpus = sweep.header["spec"].get("resources", {}).get("gpus_per_trial", 0)
+    return "time_s" if gpus else "cpu_s"
+
+
+def _rows(trials: Sequence[TrialRecord], clock: str) -> list[Row]:
     """Trials that differ in their seed alone are one row."""
     groups: dict[str, list[TrialRecord]] = {}
     for trial in trials:
         groups.setdefault(_key(dataclasses.replace(trial.config, seed=0)), []).append(trial)
     labels = _labels([group[0].config for group in groups.values()])
-    return [_row(label, group) for label, group in zip(labels, groups.values(), strict=True)]
+    return [_row(label, group, clock) for label, group in zip(labels, groups.values(), strict=True)]
 
 
-def _row(label: str, group: Sequence[TrialRecord]) -> Row:
+def _row(label: str, group: Sequence[TrialRecord], clock: str) -> Row:
     done = tuple(trial for trial in group if trial.status == "completed" and trial.epochs)
     values = [results.accuracy(trial) for trial in done]
     return Row(
@@ -157,7 +167,7 @@ def _row(label: str, group: Sequence[TrialRecord]) -> Row:
         tuple(trial for trial in group if trial.status == "failed"),
         tuple(trial for trial in group if trial.status == "running"),
         statistics.estimate(values) if values else None,
-        epoch_s=plain_statistics.median(map(_epoch_s, done)) if done else None,
+        epoch_s=plain_statistics.median(_epoch_s(trial, clock) for trial in done) if done else None,
     )
 
 
@@ -166,12 +176,12 @@ def _differences(row: Row, partners: dict[str, float]) -> tuple[float, ...]:
     return tuple(accuracy - control for accuracy, control in pairs if control is not None)
 
 
-def _priced(row: Row, rows: Sequence[Row], controls: Sequence[Row]) -> Row:
+def _priced(row: Row, rows: Sequence[Row], controls: Sequence[Row], clock: str) -> Row:
     """The row with its cost relative to kd's on the same student and recipe; without kd, to the control's."""
     alone = _key(dataclasses.replace(row.config.control, seed=0))
     for base, candidates in ((KD, rows), ("control", controls)):
         times = [
-            _epoch_s(trial)
+            _epoch_s(trial, clock)
             for other in candidates
             if base == "control" or results.method_label(other.config) == KD
             if _key(dataclasses.replace(other.config.control, seed=0)) == alone
@@ -182,9 +192,9 @@ def _priced(row: Row, rows: Sequence[Row], controls: Sequence[Row]) -> Row:
     return row
 
 
-def _epoch_s(trial: TrialRecord) -> float:
+def _epoch_s(trial: TrialRecord, clock: str) -> float:
     """Seconds of an epoch, the mean of all: stages and preparations that only some epochs have count."""
-    return math.fsum(epoch["time_s"] for epoch in trial.epochs) / trial.num_epochs
+    return math.fsum(epoch[clock] for epoch in trial.epochs) / trial.num_epochs
 
 
 def _labels(configs: Sequence[TrialConfig]) -> list[str]:

@@ -129,10 +129,13 @@ def _cost(found: Comparison) -> str:
     base = "kd's" if bases == {KD} else "the control's, because kd was not run"
     if len(bases) > 1:
         base = "kd's, or where kd was not run to the control's"
+    seconds = "processor time" if found.clock == "cpu_s" else "time on the wall clock"
     return (
-        "Epoch is the mean time of a trial's epochs, with validation and whatever the method prepares, as "
-        f"median over the seeds; cost is relative to {base}, with the same student and recipe. Trials that "
-        "run side by side share the machine: a difference of a tenth means little. Memory was not measured."
+        f"Epoch is the mean {seconds} of a trial's epochs, with validation and whatever the method prepares, "
+        f"as median over the seeds; cost is relative to {base}, with the same student and recipe. Methods "
+        "that read no maps take the teacher's outputs from files, where resources.cache_gb allows it; the "
+        "others run the teacher. Trials that run side by side share the machine: a difference of a tenth "
+        "means little. Memory is not measured in a sweep."
     )
 
 

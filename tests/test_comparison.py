@@ -40,7 +40,7 @@ class Listed(journals.Story):
             start = len(self.events)
             self.trial(number, curve, params, role, trial_config=config, **failed)
             for event in self.events[start:]:
-                event.update({"time_s": epoch_s} if event["kind"] == "epoch" else {})
+                event.update({"cpu_s": epoch_s} if event["kind"] == "epoch" else {})
         return self
 
     def control(self, accuracies, epoch_s=0.5, **settings):
@@ -133,8 +133,17 @@ def test_a_stage_that_only_some_epochs_have_is_part_of_the_cost():
     story = four_methods()
     for event in story.events:
         slow = event["kind"] == "epoch" and event["trial_id"] in ("t0003", "t0004") and event["epoch"] == 1
-        event.update({"time_s": 5.5} if slow else {})
+        event.update({"cpu_s": 5.5} if slow else {})
     assert by_label(story.compare())["fitnet"].epoch_s == pytest.approx((5.5 + 1.5) / 2)
+
+
+def test_the_cost_of_trials_on_a_gpu_is_taken_from_the_wall_clock():
+    story = four_methods()
+    story.events[0]["spec"] = {**story.events[0]["spec"], "resources": {"gpus_per_trial": 0.5}}
+    for event in story.events:
+        event.update({"time_s": 7.0} if event["kind"] == "epoch" else {})
+    assert by_label(story.compare())["fitnet"].epoch_s == 7.0
+    assert "time on the wall clock" in words_of(story)
 
 
 def test_equal_methods_are_told_apart_by_the_settings_that_differ():
