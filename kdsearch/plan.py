@@ -28,8 +28,8 @@ from kdsearch.models.build import build, measure
 from kdsearch.pipeline import cost_function, lay_out, load_data
 from kdsearch.progress import count, duration
 from kdsearch.records import Choice
-from kdsearch.search import asha
-from kdsearch.search.bands import band_edges, extreme_students
+from kdsearch.search.bands import band_edges, extreme_students, floor_controls
+from kdsearch.search.judge import rungs
 from kdsearch.search.slots import slots_on
 from kdsearch.spec import (
     Assistants,
@@ -122,7 +122,8 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
         part.name: len(network_family(family).stages(options))
         for part, (family, options, _) in zip(lineup.parts, found, strict=True)
     }
-    num_search, num_controls = count_trials(spec, lineup.stages(stages), len(students))
+    num_floor = len(floor_controls(spec, cost_function(images)))
+    num_search, num_controls = count_trials(spec, lineup.stages(stages), num_floor)
     num_trials, slots = num_search + num_controls, local_slots(spec)
     seeds = f", {spec.search.seeds} seeds of each configuration" if spec.search.seeds > 1 else ""
     yield (
@@ -145,10 +146,10 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     yield f"  disk      at most {disk:,.0f} MB, most of it under {output}"
 
 
-def count_trials(spec: SweepSpec, num_teacher_stages: Stages, num_extremes: int) -> tuple[int, int]:
+def count_trials(spec: SweepSpec, num_teacher_stages: Stages, num_floor: int) -> tuple[int, int]:
     """Search trials and controls. Raises UsageError where the sampler lists too many."""
     if not listing.is_listed(spec):
-        return listing.num_search_trials(spec, num_teacher_stages), num_extremes
+        return listing.num_search_trials(spec, num_teacher_stages), num_floor
     try:
         trials = listing.listed(spec, num_teacher_stages)
     except ValueError as error:
@@ -291,8 +292,13 @@ def stopping(spec: SweepSpec) -> str:
     early = spec.search.early_stopping
     if early.scheduler == "none":
         return "none: every trial runs its full budget"
-    rungs = ", ".join(map(str, asha.rungs(early.grace_epochs, early.reduction_factor, spec.epochs)))
-    return f"{early.scheduler}: at epochs {rungs} the best 1/{early.reduction_factor} so far go on"
+    epochs, share = ", ".join(map(str, rungs(spec))), f"1/{early.reduction_factor}"
+    if early.scheduler == "asha":
+        return f"asha: at epochs {epochs} the best {share} so far go on"
+    return (
+        f"pareto: from epochs {epochs} on goes on what is near the front or in the best {share} of its size, "
+        "unless it is below the same size without distillation or can no longer reach a smaller student"
+    )
 
 
 def budgets(spec: SweepSpec) -> list[str]:

@@ -134,6 +134,30 @@ def corner_students(spec: SweepSpec) -> list[Choice]:
     return found
 
 
+def middle_students(spec: SweepSpec) -> list[Choice]:
+    """Every family with each range at its arithmetic and its geometric middle, every categorical choice."""
+    return [
+        Choice(name, dict(zip(options, point, strict=True)))
+        for name, options in spec.student.items()
+        for point in itertools.product(*map(_middles, options.values()))
+    ]
+
+
+def _middles(dimension: Dimension) -> list[Any]:
+    match dimension:
+        case Float(low, high, step, _) if low > 0:
+            geometric = _center(low, high, log=True)
+            if step is not None:
+                geometric = grid_value(low, step, round((geometric - low) / step))
+            return list(dict.fromkeys([middle(dimension), geometric]))
+        case Int(low, high, step, _) if low > 0:
+            geometric = low + step * round((_center(low, high, log=True) - low) / step)
+            return list(dict.fromkeys([middle(dimension), geometric]))
+        case Categorical(choices):
+            return list(choices)
+    return [middle(dimension)]
+
+
 def _corners(name: str, options: Mapping[str, Dimension]) -> list[Choice]:
     return [
         Choice(name, dict(zip(options, corner, strict=True)))

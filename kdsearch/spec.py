@@ -131,7 +131,7 @@ class DistillSpec:
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    scheduler: str
+    scheduler: str  # asha, none or pareto
     grace_epochs: int
     reduction_factor: int
 
@@ -295,10 +295,17 @@ def _spec(root: Node, found: list[Problem]) -> SweepSpec:
             online=values["distill"]["online"],
         ),
         train=values["train"],
-        search=SearchSpec(**{**search, "early_stopping": EarlyStopping(**search["early_stopping"])}),
+        search=SearchSpec(**{**search, "early_stopping": _early_stopping(search, values["train"]["epochs"])}),
         confirm=ConfirmSpec(**values["confirm"]),
         resources=ResourcesSpec(**values["resources"]),
     )
+
+
+def _early_stopping(search: Options, epochs: int) -> EarlyStopping:
+    """pareto unless the spec says otherwise, and where it can decide: tpe proposes, and a rung is left."""
+    early = EarlyStopping(**search["early_stopping"])
+    decides = search["sampler"] == "tpe" and early.grace_epochs < epochs
+    return dataclasses.replace(early, scheduler=early.scheduler or ("pareto" if decides else "none"))
 
 
 def _data(values: Options) -> DataSpec:

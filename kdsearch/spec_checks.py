@@ -206,7 +206,8 @@ def _check_objectives(values: Values, problems: Problems) -> None:
 
 def _check_early_stopping(values: Values, problems: Problems) -> None:
     early, epochs = values["search"]["early_stopping"], values["train"]["epochs"]
-    if early["scheduler"] != "none" and early["grace_epochs"] >= epochs:
+    is_default = early["scheduler"] is None and early["grace_epochs"] == 1  # has no rungs below two epochs
+    if early["scheduler"] != "none" and not is_default and early["grace_epochs"] >= epochs:
         path = ("search", "early_stopping", "grace_epochs")
         problems.add(path, f"must be below train.epochs, {epochs}", epochs - 1 or "")
 
@@ -222,7 +223,8 @@ def _check_sampler(values: Values, problems: Problems) -> None:
             allowed = "1 with sampler tpe, whose trials all differ: give sampler: grid or one_at_a_time"
             problems.add(("search", "seeds"), allowed, 1)
         return
-    if search["early_stopping"] is not INVALID and search["early_stopping"]["scheduler"] != "none":
+    early = search["early_stopping"]
+    if early is not INVALID and early["scheduler"] not in (None, "none"):
         allowed = f"none with sampler {sampler}: it compares trials of equal budget"
         problems.add(("search", "early_stopping"), allowed, "none")
     for section in ("student", "distill", "train"):

@@ -69,7 +69,13 @@ DATA = Section(
 EARLY_STOPPING = Section(
     "which trials give up early",
     {
-        "scheduler": _fixed("str", "none", "the rule that stops trials", choices=("asha", "none")),
+        "scheduler": _fixed(
+            "str",
+            None,
+            "the rule that stops trials: pareto keeps what is near the front or good for its size, asha what "
+            "is accurate, whatever its size; default pareto, none with grid and one_at_a_time",
+            choices=("asha", "none", "pareto"),
+        ),
         "grace_epochs": _fixed("int", 1, "epochs before the first decision", low=1),
         "reduction_factor": _fixed("int", 3, "one in so many goes on at each rung; rungs grow by it", low=2),
     },

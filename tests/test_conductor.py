@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -43,13 +44,17 @@ class Sweep:
     """A sweep in a folder whose trainings are made up: accuracy by trial number, one epoch a report."""
 
     def __init__(
-        self, folder: Path, *changes: str, accuracy: Callable[[str, int], float] | None = None
+        self,
+        folder: Path,
+        *changes: str,
+        accuracy: Callable[[str, int], float] | None = None,
+        data: Mapping[str, object] | None = None,
     ) -> None:
         path = folder / "small.yaml"
         path.write_text(SPEC)
         self.spec = specs.load(path, list(changes))
         self.journal = Journal(folder)
-        begin(self.spec, self.journal, cost_of, data={})
+        begin(self.spec, self.journal, cost_of, data=data or {})
         self.conductor = Conductor(self.spec, self.journal, 3, cost_of)
         self.accuracy = accuracy or (lambda name, epoch: 0.5 + 0.1 * epoch + 0.01 * int(name[1:]))
 
@@ -92,11 +97,28 @@ def test_the_smallest_and_the_largest_student_are_controlled_first(tmp_path: Pat
     assert first.config.distill == second.config.distill == {}
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "sizes"),
+    [("none", [250, 4000, 1000]), ("asha", [250, 4000, 1000]), ("pareto", [250, 4000, 1000, 250, 1000])],
+)
+def test_every_size_band_has_a_control_and_the_front_needs_second_seeds_of_all_but_the_largest(
+    tmp_path: Path, scheduler: str, sizes: list[float]
+) -> None:
+    sweep = Sweep(tmp_path, f"search.early_stopping.scheduler={scheduler}")
+
+    tasks = [sweep.conductor.next_task() for _ in sizes]
+
+    assert [task.trial_id for task in tasks] == [f"c{number:04d}" for number in range(len(sizes))]
+    assert [cost_of(task.config.student)["params"] for task in tasks] == sizes
+    assert len({task.config.seed for task in tasks}) == len(tasks)
+    assert sweep.conductor.next_task().trial_id == "t0000"
+
+
 def test_exactly_the_requested_search_trials_run_and_controls_are_extra(tmp_path: Path) -> None:
     record = Sweep(tmp_path).run()
 
     assert [trial.trial_id for trial in record.of_role("search")] == [f"t{i:04d}" for i in range(6)]
-    assert len(record.of_role("control")) == 2
+    assert len(record.of_role("control")) == 3
     assert all(trial.status == "completed" for trial in record.of_role("control"))
 
 
@@ -122,9 +144,9 @@ def test_a_trial_below_the_better_half_of_a_rung_is_stopped_and_the_rule_named(t
 
 def test_a_failed_training_is_failed_and_counts_as_a_trial(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, "search.early_stopping={scheduler: none}")
-    tasks = [sweep.conductor.next_task() for _ in range(3)]
+    tasks = [sweep.conductor.next_task() for _ in range(4)]
     goes_on = sweep.tell(
-        tasks[2], Report(error="not finite in epoch 1, batch 3: kd = nan", reason="diverged")
+        tasks[3], Report(error="not finite in epoch 1, batch 3: kd = nan", reason="diverged")
     )
 
     assert not goes_on
@@ -183,7 +205,7 @@ def test_five_failures_in_a_row_end_the_sweep(tmp_path: Path) -> None:
 
 def test_after_five_failures_nothing_waits_for_a_lost_worker(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, "search.trials=20")
-    for _ in range(2):
+    for _ in range(3):
         sweep.train(sweep.conductor.next_task())
     tasks = [sweep.conductor.next_task() for _ in range(6)]
     for task in tasks[:4]:
@@ -225,7 +247,7 @@ def test_the_teachers_training_and_late_mlflow_runs_use_no_search_time(tmp_path:
 def test_a_time_budget_starts_nothing_new_when_it_is_spent(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, "search.time_s=60")
     sweep.conductor._clock = lambda: sweep.conductor.sweep.last_time + 61
-    controls = [sweep.conductor.next_task() for _ in range(2)]
+    controls = [sweep.conductor.next_task() for _ in range(3)]
 
     assert None not in controls
     assert sweep.conductor.next_task() is None
@@ -259,6 +281,68 @@ def test_a_verdict_that_a_crash_cut_off_is_given_on_resume(tmp_path: Path) -> No
     journal.write_text("".join(lines[:verdict]))
 
     assert outcome(Sweep(tmp_path / "cut", **worse_and_worse).run()) == outcome(whole)
+
+
+PARETO = "search.early_stopping={scheduler: pareto, grace_epochs: 1, reduction_factor: 3}"
+ONE_SIZE = ("student={mlp: {width: 1.0, depth: 2}}", "search.trials=12", PARETO)
+
+
+def test_a_trial_that_was_let_through_its_rung_is_stopped_when_the_rung_has_filled(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, *ONE_SIZE, accuracy=lambda name, epoch: 0.5 + 0.01 * int(name[1:]))
+    for _ in range(2):
+        sweep.train(sweep.conductor.next_task())
+    first, *others = [sweep.conductor.next_task() for _ in range(6)]
+
+    goes_on_alone = sweep.report(first, 1)
+    for other in others:
+        sweep.report(other, 1)
+    goes_on_among_six = sweep.report(first, 2)
+
+    trial = sweep.conductor.sweep.trials[first.trial_id]
+    assert (goes_on_alone, goes_on_among_six) == (True, False)
+    assert (trial.num_epochs, trial.status, trial.rule) == (2, "stopped", "pareto rung 1: behind its size")
+
+
+def ups_and_downs(name: str, epoch: int) -> float:
+    return 0.5 + 0.1 * epoch * (1 + math.sin(7 * int(name[1:]))) / 2 + (0.05 if name[0] == "t" else 0)
+
+
+@pytest.mark.parametrize("cut", range(1, 70, 3))
+def test_a_resumed_sweep_stops_by_the_front_what_an_uninterrupted_one_stops(tmp_path: Path, cut: int) -> None:
+    changes = (PARETO, "search.trials=8")
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    whole = Sweep(tmp_path / "whole", *changes, accuracy=ups_and_downs).run()
+    journal = tmp_path / "cut" / "events.jsonl"
+    lines = (tmp_path / "whole" / "events.jsonl").read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:cut]))
+
+    resumed = Sweep(tmp_path / "cut", *changes, accuracy=ups_and_downs).run()
+
+    assert {trial.status for trial in whole.of_role("search")} == {"completed", "stopped"}
+    assert outcome(resumed) == outcome(whole)
+
+
+def test_a_student_below_the_floor_of_its_size_is_stopped_though_it_is_the_smallest(tmp_path: Path) -> None:
+    smallest = "student={mlp: {width: {type: categorical, choices: [0.25, 1.0]}, depth: 2}}"
+    data = {"num_validation": 10_000}
+    accuracy = {"c": 0.8, "t": 0.5}
+    sweep = Sweep(tmp_path, smallest, PARETO, accuracy=lambda name, epoch: accuracy[name[0]], data=data)
+
+    trials = sweep.run().of_role("search")
+
+    assert trials[0].rule == "pareto rung 1: below the floor"
+    assert trials[0].reason == "below what its size reaches without distillation"
+
+
+def test_an_accuracy_that_is_no_number_fails_the_trial_before_anyone_is_judged_by_it(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, PARETO, accuracy=lambda name, epoch: math.nan if name == "t0000" else 0.5)
+
+    trials = sweep.run().of_role("search")
+
+    assert (trials[0].status, trials[0].reason, trials[0].num_epochs) == ("failed", "diverged", 0)
+    assert trials[0].error == "not finite in epoch 1: val_accuracy = nan"
+    assert {trial.status for trial in trials[1:]} <= {"completed", "stopped"}
 
 
 def test_other_data_than_the_sweep_began_with_are_refused(tmp_path: Path) -> None:

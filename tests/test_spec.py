@@ -139,7 +139,7 @@ def test_the_example_of_the_design_loads(load):
 def test_what_is_not_given_has_a_default(load):
     small = load()
     assert small.search == spec.SearchSpec(
-        4, 0, ("val_accuracy", "params"), spec.EarlyStopping("none", 1, 3), None
+        4, 0, ("val_accuracy", "params"), spec.EarlyStopping("pareto", 1, 3), None
     )
     assert small.confirm.seeds == 0
     kd = {"kd": {"student_temperature": None, "alpha": None, "temperature": None}}
@@ -237,6 +237,25 @@ def test_whole_numbers_become_floats_where_floats_are_meant(load):
 def test_what_early_stopping_does_not_use_is_not_compared_with_the_budget(load):
     stopping = "{scheduler: none, grace_epochs: 10}"
     assert load(search=f"{{trials: 4, early_stopping: {stopping}}}").search.early_stopping.grace_epochs == 10
+
+
+@pytest.mark.parametrize(
+    ("search", "epochs", "scheduler"),
+    [
+        ("{trials: 4}", 10, "pareto"),
+        ("{trials: 4, early_stopping: {grace_epochs: 3}}", 10, "pareto"),
+        ("{trials: 4, early_stopping: asha}", 10, "asha"),
+        ("{trials: 4}", 1, "none"),
+        ("{sampler: grid}", 10, "none"),
+        ("{sampler: one_at_a_time}", 10, "none"),
+    ],
+)
+def test_trials_are_stopped_by_the_front_where_nothing_else_is_said_and_something_can_be(
+    load, search, epochs, scheduler
+):
+    loaded = load(search=search, train=f"{{epochs: {epochs}}}")
+    assert loaded.search.early_stopping.scheduler == scheduler
+    assert spec.from_dict(spec.to_dict(loaded)) == loaded
 
 
 def test_the_teacher_may_weigh_more_than_one_where_the_labels_weight_is_given(load):
@@ -517,10 +536,12 @@ BAD = [
     ("search", "{trials: 0}", "7: search.trials: 0: a whole number of at least 1 (nearest: 1)"),
     ("search", "{trials: 4, objectives: [val_accuracy]}", "7: search.objectives: [val_accuracy]: val_accuracy first, then one or more of macs, params, size_mb, each once (nearest: [val_accuracy, params])"),
     ("search", "{trials: 4, objectives: [parms, val_accuracy]}", "7: search.objectives: [parms, val_accuracy]: val_accuracy first, then one or more of macs, params, size_mb, each once"),
-    ("search", "{trials: 4, early_stopping: {scheduler: pareto}}", "7: search.early_stopping.scheduler: pareto: one of asha, none"),
     ("search", "{trials: 4, device_s: 0}", "7: search.device_s: 0: a number of at least 1 (nearest: 1)"),
     ("search", "{trials: 4, hypervolume: 1.5}", "7: search.hypervolume: 1.5: a number from 0.001 to 1 (nearest: 1)"),
     ("search", "{trials: 4, patience: 0.5}", "7: search.patience: 0.5: a whole number of at least 1 (nearest: 1)"),
+    ("search", "{trials: 4, early_stopping: {scheduler: paretto}}", "7: search.early_stopping.scheduler: paretto: one of asha, none, pareto (nearest: pareto)"),
+    ("search", "{trials: 4, early_stopping: {scheduler: pareto, grace_epochs: 10}}", "7: search.early_stopping.grace_epochs: 10: must be below train.epochs, 10 (nearest: 9)"),
+    ("search", "{trials: 4, early_stopping: {grace_epochs: 10}}", "7: search.early_stopping.grace_epochs: 10: must be below train.epochs, 10 (nearest: 9)"),
     ("search", "{}", "7: search.trials: missing: how many trials tpe proposes, a whole number"),
     ("search", "{trials: 4, seeds: 3}", "7: search.seeds: 3: 1 with sampler tpe, whose trials all differ: give sampler: grid or one_at_a_time (nearest: 1)"),
     ("search", "{sampler: gird}", "7: search.sampler: gird: one of grid, one_at_a_time, tpe (nearest: grid)"),
@@ -878,7 +899,7 @@ def test_a_good_spec_and_its_resolved_form_fit_the_schema(load, validator, text)
         {"train": {}},
         {"train": {"epochs": 1, "optimizer": "sdg"}},
         {"search": {"trials": 0}},
-        {"search": {"trials": 3, "early_stopping": "pareto"}},
+        {"search": {"trials": 3, "early_stopping": "paretto"}},
         {"report": {}},
     ],
     ids=str,

@@ -266,7 +266,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     planned = command(sweep, "--dry-run")
 
     assert planned.returncode == 0, planned.stderr
-    assert "7 of up to 5 epochs and 2 controls" in planned.stdout
+    assert "7 of up to 5 epochs and 3 controls" in planned.stdout
     assert "1,078 training and 360 validation images of 1x8x8" in planned.stdout
     assert "distill.temperature" in planned.stdout
     assert [path.name for path in tmp_path.iterdir()] == [sweep.spec.name]

@@ -23,6 +23,33 @@ def extreme_students(spec: SweepSpec, cost_of: CostOf) -> list[Choice]:
     return [students[0]] if students[0] == students[-1] else [students[0], students[-1]]
 
 
+def floor_students(spec: SweepSpec, cost_of: CostOf) -> list[Choice]:
+    """A student for each size band: the smallest, the largest, one near the middle of log10 params.
+
+    Fewer where the spec has fewer: without a middle one where none lies between the others.
+    """
+    extremes = extreme_students(spec, cost_of)
+    low, high = (math.log10(cost_of(student)["params"]) for student in (extremes[0], extremes[-1]))
+    between: list[tuple[float, Choice]] = []
+    for student in [*space.middle_students(spec), *space.corner_students(spec)]:
+        size = math.log10(cost_of(student)["params"])
+        if low < size < high:
+            between.append((abs(size - (low + high) / 2), student))
+    return extremes + [student for _, student in sorted(between, key=lambda found: found[0])[:1]]
+
+
+def floor_controls(spec: SweepSpec, cost_of: CostOf) -> list[Choice]:
+    """What is trained without distillation at the start: a student of each band.
+
+    Where trials are stopped by the front, all but the largest twice: the second seeds say how much of an
+    accuracy is luck, and a second seed of the largest student would cost more than all others together.
+    """
+    students = floor_students(spec, cost_of)
+    early = spec.search.early_stopping
+    repeated = early.scheduler == "pareto" and early.grace_epochs < spec.epochs
+    return [*students, *students[:1], *students[2:]] if repeated else students
+
+
 def cost_bounds(spec: SweepSpec, cost_of: CostOf) -> dict[str, list[float]]:
     """The smallest and the largest of each cost over the spec's extreme students."""
     costs = [cost_of(student) for student in space.corner_students(spec)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +20,9 @@ from kdsearch import online
 from kdsearch.journal import Journal
 from kdsearch.losses.deployed import deployed
 from kdsearch.records import Choice, Role, SweepRecord, TrialConfig, TrialRecord, replay, trial_id
-from kdsearch.search import asha, budgets
+from kdsearch.search import budgets
 from kdsearch.search.bands import CostOf, band_of
+from kdsearch.search.judge import Judge
 from kdsearch.search.queue import Wanted, queue
 from kdsearch.spec import Stages, SweepSpec
 
@@ -78,7 +80,7 @@ class Report:
 
 
 class Conductor:
-    """The state of the search: pending and running trials, rungs, and the budget.
+    """The state of the search: pending and running trials, and the budget.
 
     `cost_of` measures a student without training it; `settle` fills in what of a proposal follows from the
     student's size: the teacher assistants.
@@ -100,17 +102,9 @@ class Conductor:
         self._settle = settle
         self.sweep: SweepRecord = replay(journal.events)
         self._edges: list[float] = self.sweep.header["bands"]["edges"]
-        self._early = spec.search.early_stopping
-        self._rungs = (
-            asha.rungs(self._early.grace_epochs, self._early.reduction_factor, spec.epochs)
-            if self._early.scheduler == "asha"
-            else []
-        )
-        self._seen: dict[int, dict[str, float]] = {rung: {} for rung in self._rungs}
+        self._judge = Judge(spec, self.sweep)
         self._lost: dict[str, int] = {}
         self._queue = queue(spec, num_teacher_stages, cost_of, self.sweep)
-        for trial in self.sweep.of_role("search"):
-            self._record_rungs(trial)
         self._requeued = [t.trial_id for t in self.sweep.trials.values() if t.status == "running"]
         self.mass_failure = False
 
@@ -205,15 +199,13 @@ class Conductor:
     def _restart(self, trial: TrialRecord) -> Task | None:
         """A further attempt, from the last checkpoint if there is one; the worker verifies its sha256.
 
-        None when there is nothing to run: a crash between a rung's epochs and the verdict on them leaves
+        None when there is nothing to run: a crash between a report's epochs and the verdict on them leaves
         that verdict to be given here, as it would have been.
         """
-        if trial.role == "search" and trial.num_epochs in self._rungs:
-            del self._seen[trial.num_epochs][trial.trial_id]
-            self._stop_if_hopeless(trial, trial.num_epochs - 1)
-            if trial.status != "running":
-                self._after_end(trial)
-                return None
+        self._stop_if_hopeless(trial, trial.num_epochs - 1)
+        if trial.status != "running":
+            self._after_end(trial)
+            return None
         checkpoint = trial.checkpoint or {}
         self._write(
             "trial_started",
@@ -233,7 +225,7 @@ class Conductor:
         )
 
     def _rungs_for(self, role: Role) -> tuple[int, ...]:
-        return tuple(self._rungs) if role == "search" else ()
+        return self._judge.rungs if role == "search" else ()
 
     def on_report(self, name: str, attempt: int, report: Report) -> bool:
         """Journal a worker's report and say whether the trial goes on."""
@@ -243,6 +235,7 @@ class Conductor:
         if report.reason == "storage":
             raise OSError(f"{name}: {report.error}")  # the trial stays unfinished, for a resume
         known = trial.num_epochs
+        report = _up_to_what_is_not_finite(report)
         new = [epoch for epoch in report.epochs if epoch["epoch"] > known]
         entries = [("epoch", name, {"attempt": attempt, "node": report.node, **epoch}) for epoch in new]
         if report.checkpoint:
@@ -252,8 +245,7 @@ class Conductor:
         elif report.finished:
             entries.append(("trial_ended", name, _ended("completed", "full budget", student=report.student)))
         self._write_all(entries)
-        if trial.status == "running" and trial.role == "search":
-            self._stop_if_hopeless(trial, known)
+        self._stop_if_hopeless(trial, known)
         if trial.status != "running":
             self._after_end(trial)
         return trial.status == "running"
@@ -278,23 +270,14 @@ class Conductor:
             num_ended = sum(other.status != "running" for other in self.sweep.of_role("search"))
             self.mass_failure = num_ended >= MASS_FAILURE and self.all_failed()
 
-    def _record_rungs(self, trial: TrialRecord) -> None:
-        for rung in self._rungs:
-            if trial.num_epochs >= rung:
-                self._seen[rung][trial.trial_id] = trial.epochs[rung - 1]["metrics"]["val_accuracy"]
-
     def _stop_if_hopeless(self, trial: TrialRecord, known_epochs: int) -> None:
-        """Judge the trial at the newest rung that this report brought it to."""
-        reached = [rung for rung in self._rungs if known_epochs < rung <= trial.num_epochs]
-        if not reached:
+        """Judge a running search trial as things stand; `known_epochs` it had before its newest report."""
+        if trial.role != "search" or trial.status != "running":
             return
-        rung = reached[-1]
-        accuracy = trial.epochs[rung - 1]["metrics"]["val_accuracy"]
-        stopped = asha.is_stopped(accuracy, list(self._seen[rung].values()), self._early.reduction_factor)
-        self._record_rungs(trial)
-        if stopped:
-            reason = f"below the top 1/{self._early.reduction_factor} of rung {rung}"
-            self._write("trial_ended", trial.trial_id, **_ended("stopped", reason, rule=f"asha rung {rung}"))
+        decision = self._judge.decide(trial, known_epochs)
+        if not decision.goes_on:
+            end = _ended("stopped", decision.reason, rule=decision.rule)
+            self._write("trial_ended", trial.trial_id, **end)
 
     def _write(self, kind: str, name: str | None, **data: Any) -> None:
         self._write_all([(kind, name, data)])
@@ -306,3 +289,13 @@ class Conductor:
 
 def _ended(status: str, reason: str, *, rule: str = "", error: str = "", student: str = "") -> dict[str, Any]:
     return {"status": status, "reason": reason, "rule": rule, "error": error, "student": student}
+
+
+def _up_to_what_is_not_finite(report: Report) -> Report:
+    """The report itself, or what came before an accuracy that is no number: that trial failed."""
+    for position, epoch in enumerate(report.epochs):
+        for name, value in epoch["metrics"].items():
+            if name.startswith("val_accuracy") and not math.isfinite(value):
+                error = f"not finite in epoch {epoch['epoch']}: {name} = {value}"
+                return Report(report.epochs[:position], error=error, reason="diverged", node=report.node)
+    return report

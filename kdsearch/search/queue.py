@@ -11,7 +11,7 @@ from typing import Protocol
 
 from kdsearch import listing, space
 from kdsearch.records import Choice, Role, Scalar, SweepRecord, TrialConfig, TrialRecord, trial_id
-from kdsearch.search.bands import CostOf, extreme_students
+from kdsearch.search.bands import CostOf, floor_controls
 from kdsearch.search.sampler import Sampler, proposal
 from kdsearch.spec import Stages, SweepSpec
 
@@ -47,7 +47,7 @@ def queue(spec: SweepSpec, num_teacher_stages: Stages, cost_of: CostOf, sweep: S
 
 
 class _ProposedTrials:
-    """The smallest and the largest student without distillation, then what Optuna proposes."""
+    """A student of each size band without distillation, then what Optuna proposes."""
 
     def __init__(
         self, spec: SweepSpec, num_teacher_stages: Stages, cost_of: CostOf, sweep: SweepRecord
@@ -56,10 +56,10 @@ class _ProposedTrials:
         self.num_trials = listing.num_search_trials(spec, num_teacher_stages)
         self._sampler = Sampler(spec, num_teacher_stages)
         self._sampler.restore(sweep.of_role("search"))
-        known = [trial.config.student for trial in sweep.of_role("control")]
-        self._controls: list[Choice] = [
-            choice for choice in extreme_students(spec, cost_of) if choice not in known
-        ]
+        self._controls: list[Choice] = floor_controls(spec, cost_of)
+        for trial in sweep.of_role("control"):
+            if trial.purpose == "floor" and trial.config.student in self._controls:
+                self._controls.remove(trial.config.student)
 
     def has_next(self, is_cut_short: bool) -> bool:
         return bool(self._controls) or (self._num_started() < self.num_trials and not is_cut_short)

@@ -1,0 +1,95 @@
+"""Whether a search trial goes on: the journal's records in the form that the stopping rules take.
+
+Goes in: the spec and the sweep's state. Comes out: the rungs, and a decision about a trial as things stand.
+A verdict is a function of the records alone, so a resumed sweep gives the verdicts of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+
+from kdsearch.records import SweepRecord, TrialRecord
+from kdsearch.search import asha, noise, stopping
+from kdsearch.search.stopping import Contender, Decision, History, Settings
+from kdsearch.spec import SweepSpec
+
+
+def rungs(spec: SweepSpec) -> tuple[int, ...]:
+    """The epochs at which search trials are judged; none without a scheduler."""
+    early = spec.search.early_stopping
+    if early.scheduler == "none":
+        return ()
+    return tuple(asha.rungs(early.grace_epochs, early.reduction_factor, spec.epochs))
+
+
+class Judge:
+    """Judges search trials; `sweep` is watched. Controls enter no rung."""
+
+    def __init__(self, spec: SweepSpec, sweep: SweepRecord) -> None:
+        self._sweep = sweep
+        self._early = spec.search.early_stopping
+        self._costs = spec.search.objectives[1:]
+        self._settings = Settings(rungs(spec), self._early.reduction_factor)
+        self._known: dict[str, tuple[int, str, list[Contender]]] = {}
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        return tuple(self._settings.rungs)
+
+    def decide(self, trial: TrialRecord, known_epochs: int) -> Decision:
+        """The verdict on a running search trial that had `known_epochs` before its newest report.
+
+        asha judges a trial once, when it comes to a rung; pareto again at every report, as its rung fills.
+        Of several students that learn together each is judged, and one that goes on is enough.
+        """
+        reached = [rung for rung in self.rungs if rung <= trial.num_epochs]
+        if not reached:
+            return Decision(True, "before its first rung")
+        if self._early.scheduler == "asha":
+            return self._asha(trial, reached[-1], is_new=known_epochs < reached[-1])
+        history = self._history(reached[-1])
+        decisions = [stopping.judge(student, history, self._settings) for student in self._contenders(trial)]
+        return next((decision for decision in decisions if decision.goes_on), decisions[0])
+
+    def _asha(self, trial: TrialRecord, rung: int, is_new: bool) -> Decision:
+        others = [other for other in self._sweep.of_role("search") if other is not trial]
+        recorded = [_accuracy(other, rung) for other in others if other.num_epochs >= rung]
+        factor, rule = self._early.reduction_factor, f"asha rung {rung}"
+        if is_new and asha.is_stopped(_accuracy(trial, rung), recorded, factor):
+            return Decision(False, rule, f"below the top 1/{factor} of rung {rung}")
+        return Decision(True, rule)
+
+    def _history(self, rung: int) -> History:
+        trials = self._sweep.trials.values()
+        floor = [trial for trial in trials if trial.role == "control" and trial.purpose == "floor"]
+        repeats: dict[str, list[tuple[float, ...]]] = {}
+        for control in floor:
+            repeats.setdefault(repr(control.config.student), []).append(self._contenders(control)[0].curve)
+        num_validation = self._sweep.header.get("data", {}).get("num_validation")
+        return History(
+            [one for trial in trials if trial.role == "search" for one in self._contenders(trial)],
+            [self._contenders(control)[0] for control in floor],
+            {rung: noise.seed_sd(list(repeats.values()), rung, num_validation)},
+        )
+
+    def _contenders(self, trial: TrialRecord) -> list[Contender]:
+        """A trial's students; built again only when it has come further."""
+        num_epochs, status, found = self._known.get(trial.trial_id, (-1, "", []))
+        if (num_epochs, status) != (trial.num_epochs, trial.status):
+            found = [self._contender(student) for student in trial.students()]
+            self._known[trial.trial_id] = trial.num_epochs, trial.status, found
+        return found
+
+    def _contender(self, student: TrialRecord) -> Contender:
+        return Contender(
+            student.student_id,
+            tuple(math.log10(student.cost[name]) for name in self._costs),
+            tuple(epoch["metrics"]["val_accuracy"] for epoch in student.epochs),
+            student.band,
+            student.status == "completed",
+        )
+
+
+def _accuracy(trial: TrialRecord, epoch: int) -> float:
+    accuracy: float = trial.epochs[epoch - 1]["metrics"]["val_accuracy"]
+    return accuracy
