@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from kdsearch import cli, data, guards, listing, report, session, spec_teacher, tracking
+from kdsearch import cli, data, guards, listing, report, session, spec_teacher, tracking, tracking_uri
 from kdsearch import lineup as lineups
 from kdsearch import spec as specs
 from kdsearch import teacher as teachers
@@ -94,7 +94,7 @@ def conclude(done: report.Report, progress: Progress) -> None:
     progress.show(front_table(done.sweep))
     where = shown(done.folder)
     progress.say(f"report  {where}/report.html")
-    progress.say(f"browse  {tracking.ui_command()}")
+    progress.say(f"browse  {tracking_uri.ui_command()}")
     limit = count(done.sweep.header["bands"]["edges"][-2])
     progress.say(f"pick    python -m kdsearch.pick {where} --max-params {limit}")
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdsearch import cli, tracking
+from kdsearch import cli, tracking, tracking_uri
 from kdsearch.journal import Journal, JournalError
 
 
@@ -35,7 +35,7 @@ def command(arguments: Sequence[str]) -> int:
     if not result.is_complete:
         raise cli.NotFinishedError(f"MLflow ({result.uri}): {result.error}")
     print(f"{result.uri}: {result.runs} runs, {result.created} made and {result.changed} written to now")
-    print(f"browse  {tracking.ui_command(options.uri)}")
+    print(f"browse  {tracking_uri.ui_command(options.uri)}")
     return cli.DONE
 
 

@@ -10,18 +10,14 @@ store under `./mlruns`; `mlflow ui` started in the same directory, without optio
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import getpass
 import logging
 import os
 import queue
-import re
-import shlex
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +26,11 @@ from kdsearch import journal, results
 from kdsearch.mlflow_mirror import Append, Mirror, StoredRun
 from kdsearch.mlflow_runs import Point
 from kdsearch.records import Event
+from kdsearch.sqlite_file import check_writable, file_id, only_process, sqlite_path
+from kdsearch.tracking_uri import redact, resolve_uri
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_URI = "sqlite:///mlflow.db"
 METRICS_PER_CALL = 800  # of mlflow's 1,000 entities a call; 100 params and 100 tags come on top
 MAX_RETRY_S = 60.0
 WARN_EVERY_S = 60.0
@@ -71,32 +68,6 @@ class SyncResult:
     @property
     def is_complete(self) -> bool:
         return not self.pending and not self.error
-
-
-def resolve_uri(uri: str | None = None) -> str:
-    """The given URI, else MLFLOW_TRACKING_URI, else the default; a path in it made absolute."""
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-    path = _sqlite_path(uri)
-    return f"sqlite:///{path}" if path else uri
-
-
-def redact(text: str) -> str:
-    """Without the passwords and tokens that URIs in it may hold."""
-    text = re.sub(r"://[^/\s]+@", "://***@", text)
-    return re.sub(r"(?i)\b(password|passwd|pwd|token|secret)=[^&\s]+", r"\1=***", text)
-
-
-def ui_command(uri: str | None = None) -> str:
-    """The command that shows the store on this machine alone, or the address of a tracking server."""
-    resolved = resolve_uri(uri)
-    if resolved.startswith(("http://", "https://")):
-        return redact(resolved)
-    command = "mlflow ui --host 127.0.0.1"
-    # Where an older MLflow left its file store, `mlflow ui` shows that one unless told otherwise.
-    if resolved == resolve_uri(DEFAULT_URI) and not any(Path("mlruns").glob("*/meta.yaml")):
-        return command
-    shown = shlex.quote(resolved) if redact(resolved) == resolved else '"$MLFLOW_TRACKING_URI"'
-    return f"{command} --backend-store-uri {shown}"
 
 
 class Tracker:
@@ -266,7 +237,7 @@ class MlflowStore:
     """
 
     def __init__(self, uri: str) -> None:
-        self._uri, self._path = uri, _sqlite_path(uri)
+        self._uri, self._path = uri, sqlite_path(uri)
         self._client: Any = None
         self._num_clients = 0
         self._file_id = (0, 0)
@@ -277,19 +248,19 @@ class MlflowStore:
             self._client = self._client or _new_client(self._uri)
             return is_new
         if self._client is not None:
-            _check_writable(self._path)
-            if _file_id(self._path) == self._file_id:
+            check_writable(self._path)
+            if file_id(self._path) == self._file_id:
                 return False
             self._client = None
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with _only_process(self._path):
-            _check_writable(self._path)
+        with only_process(self._path):
+            check_writable(self._path)
             # MLflow keeps its first connection to a URI for ever, even to a file that was deleted since:
             # another slash is another URI for the same file.
             slashes = "/" * (self._num_clients + 1)
             self._client = _new_client(f"sqlite:///{self._path.parent}{slashes}{self._path.name}")
         self._num_clients += 1
-        self._file_id = _file_id(self._path)
+        self._file_id = file_id(self._path)
         return True
 
     def experiment(self, name: str) -> str:
@@ -408,34 +379,3 @@ def _user() -> str:
         return getpass.getuser()
     except (ImportError, KeyError, OSError):  # a container without a user database
         return "unknown"
-
-
-def _sqlite_path(uri: str) -> Path | None:
-    """The absolute path of a store in a file, None for any other store."""
-    path = uri.removeprefix("sqlite:///")
-    if path == uri or path in ("", ":memory:") or "?" in path:
-        return None
-    return Path(os.path.abspath(path))
-
-
-def _file_id(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino
-
-
-def _check_writable(path: Path) -> None:
-    """Fail within a second, and in SQLite's words, where MLflow would try for minutes."""
-    with contextlib.closing(sqlite3.connect(path, timeout=1.0)) as database:
-        database.execute("BEGIN IMMEDIATE")
-
-
-@contextlib.contextmanager
-def _only_process(path: Path) -> Iterator[None]:
-    """Two sweeps that start in one directory must not both run the migrations of a new store."""
-    lock = path.with_name(f"{path.name}.lock")
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)

@@ -14,12 +14,10 @@ that path was written from the documentation and not run on a device.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from kdsearch.data import ImageData
 from kdsearch.data.pool import Pool
 from kdsearch.data.views import Batch, Views, order
 from kdsearch.device import DevicePolicy, device_policy, narrowest_layer
+from kdsearch.loss_log import LossLog, NonFiniteLoss
 from kdsearch.losses import METHODS
 from kdsearch.losses.deployed import deployed, reads_outputs_alone
 from kdsearch.losses.tensors import mean_answer
@@ -40,8 +39,10 @@ from kdsearch.losses.terms import Access, TermContext, build_terms, total_loss
 from kdsearch.models.build import Classifier, Outputs, build
 from kdsearch.models.classifier import DETAILS
 from kdsearch.output_cache import OutputCache, Recorded, Shelf, Targets, rounded
-from kdsearch.records import Choice, EpochResult, TrainConfig, TrialConfig
+from kdsearch.records import Choice, EpochResult, TrialConfig
 from kdsearch.schedules import now
+from kdsearch.seeds import derived_seed, seeded
+from kdsearch.update_rule import build_optimizer, learning_rate
 
 __all__ = [
     "CheckpointError",
@@ -61,72 +62,6 @@ TRAINING_VERSION = 2
 STRONG_STREAM = 1 << 19  # strongly augmented views are cropped and flipped in their own way
 FURTHER_STREAM = 1 << 20  # further views of a sample come from streams this far apart
 SMALLEST_BATCH = 2  # batch norm cannot normalise one sample: a last batch of one is left out of its epoch
-
-
-class NonFiniteLoss(ArithmeticError):  # noqa: N818  # it names what happened, like StopIteration
-    """A loss or an output became infinite or NaN. `epoch` and `batch` count from 1."""
-
-    def __init__(self, epoch: int, batch: int, terms: Mapping[str, float]) -> None:
-        super().__init__(epoch, batch, dict(terms))  # all three, so that it survives pickling
-        self.epoch = epoch
-        self.batch = batch
-        self.terms = dict(terms)
-
-    def __str__(self) -> str:
-        values = ", ".join(f"{name} = {value:g}" for name, value in self.terms.items())
-        return f"not finite in epoch {self.epoch}, batch {self.batch}: {values}"
-
-
-def derived_seed(*parts: int | str) -> int:
-    """A seed for torch from named parts: independent streams from one seed, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
-
-
-@contextlib.contextmanager
-def seeded(device: torch.device, *parts: int | str) -> Iterator[None]:
-    """Within, torch's global generator is seeded from the parts; after, it is as it was before."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derived_seed(*parts))
-        yield
-
-
-def learning_rate(config: TrainConfig, step: float, steps_per_epoch: int) -> float:
-    """The learning rate of a step (from 0): a linear warm-up to `lr`, then the schedule down to its end.
-
-    cosine and linear run from `lr` after the warm-up to 0 after the last step; step multiplies by `gamma`
-    at each milestone (finished epochs). Raises ValueError for an unknown schedule.
-    """
-    warmup = config.warmup_epochs * steps_per_epoch
-    if step < warmup:
-        return config.lr * (step + 1) / warmup
-    progress = (step - warmup) / max(1, config.epochs * steps_per_epoch - warmup)
-    match config.schedule:
-        case "constant":
-            return config.lr
-        case "cosine":
-            return config.lr * (1 + math.cos(math.pi * progress)) / 2
-        case "linear":
-            return config.lr * (1 - progress)
-        case "step":
-            passed = sum(step >= milestone * steps_per_epoch for milestone in config.milestones)
-            return config.lr * config.gamma**passed
-    raise ValueError(f"schedule must be one of constant, cosine, linear, step: {config.schedule!r}")
-
-
-def build_optimizer(config: TrainConfig, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser over all parameters, weight decay on every one. Raises ValueError for an unknown name."""
-    lr, decay = config.lr, config.weight_decay
-    match config.optimizer:
-        case "adam":
-            return torch.optim.Adam(parameters, lr=lr, weight_decay=decay)
-        case "adamw":
-            return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay)
-        case "sgd":
-            momentum, nesterov = config.momentum, config.nesterov
-            return torch.optim.SGD(
-                parameters, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=decay
-            )
-    raise ValueError(f"optimizer must be one of adam, adamw, sgd: {config.optimizer!r}")
 
 
 class Training:
@@ -220,7 +155,7 @@ class Training:
         wall, cpu = time.perf_counter(), time.process_time()
         epoch, train = self.epoch + 1, self.config.train
         fill_s = self._open_recorded(epoch)
-        losses = _LossLog(epoch, self.policy.check_every)
+        losses = LossLog(epoch, self.policy.check_every)
         lr = train.lr
         self.student.train()
         self._learned.train()
@@ -415,44 +350,6 @@ class Training:
         assert self._teacher is not None, "a term that reads the teacher says so in METHODS"
         outputs = _outputs(self._teacher, images, self.policy, self._detailed)
         return outputs if self._keep_maps else outputs._replace(features={})
-
-
-class _LossLog:
-    """The losses of an epoch, kept on the device and looked at every `check_every` batches."""
-
-    def __init__(self, epoch: int, check_every: int) -> None:
-        self._epoch = epoch
-        self._check_every = check_every
-        self._names: tuple[str, ...] = ()
-        self._rows: list[Tensor] = []
-        self._sizes: list[int] = []
-        self._checked = 0
-
-    def append(self, loss: Tensor, terms: Mapping[str, Tensor], size: int) -> None:
-        """One batch's total and unweighted terms. Raises NonFiniteLoss, at the latest in `means`."""
-        self._names = ("total", *terms)
-        self._rows.append(torch.stack([loss.detach(), *(term.detach() for term in terms.values())]))
-        self._sizes.append(size)
-        if len(self._rows) - self._checked >= self._check_every:
-            self._check()
-
-    def means(self) -> tuple[float, dict[str, float]]:
-        """The mean total and the mean of each term, every sample counting alike."""
-        self._check()
-        sizes = torch.tensor(self._sizes, dtype=torch.float64)
-        rows = torch.stack(self._rows).double().cpu()
-        total, *terms = ((sizes @ rows) / sizes.sum()).tolist()
-        return total, dict(zip(self._names[1:], terms, strict=True))
-
-    def _check(self) -> None:
-        rows = self._rows[self._checked :]
-        for index, row in enumerate(torch.stack(rows).tolist() if rows else []):
-            bad = {
-                name: value for name, value in zip(self._names, row, strict=True) if not math.isfinite(value)
-            }
-            if bad:
-                raise NonFiniteLoss(self._epoch, self._checked + index + 1, bad)
-        self._checked = len(self._rows)
 
 
 def _placed(model: Classifier, policy: DevicePolicy) -> Classifier:

@@ -25,7 +25,8 @@ from mlflow_template import new_store
 from kdsearch.mlflow_mirror import Mirror, StoredRun
 from kdsearch.mlflow_runs import legal_name
 from kdsearch.records import Event
-from kdsearch.tracking import MlflowStore, SyncResult, Tracker, redact, resolve_uri, sync, ui_command
+from kdsearch.tracking import MlflowStore, SyncResult, Tracker, sync
+from kdsearch.tracking_uri import redact, resolve_uri, ui_command
 
 RESTED = {"flush_s": 0.02, "retry_s": 0.02}  # what is seconds in a sweep
 
