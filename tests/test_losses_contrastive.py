@@ -7,9 +7,9 @@ import math
 
 import pytest
 import torch
+from few_images import few_digits
 from sequences import student_sequence
 
-from kdsearch import data as datasets
 from kdsearch.losses import METHODS
 from kdsearch.losses.crd import crd, draw_negatives, draw_of_same_class
 from kdsearch.losses.ctkd import ctkd, gradient_reversal
@@ -17,7 +17,6 @@ from kdsearch.losses.kd import kd
 from kdsearch.losses.semckd import layer_attention, semckd
 from kdsearch.models.build import build
 from kdsearch.records import Choice, TrainConfig, TrialConfig
-from kdsearch.spec import DataSpec
 from kdsearch.training import Training, load_checkpoint, save_checkpoint
 
 # crd
@@ -134,12 +133,7 @@ RECIPE = TrainConfig(epochs=2, batch_size=64, lr=0.01)
 
 @pytest.fixture(scope="module")
 def small():
-    data = datasets.load(DataSpec(dataset="digits"))
-    train = dataclasses.replace(data.train, images=data.train.images[:SIZE], labels=data.train.labels[:SIZE])
-    validation = dataclasses.replace(
-        data.validation, images=data.validation.images[:40], labels=data.validation.labels[:40]
-    )
-    return dataclasses.replace(data, train=train, validation=validation)
+    return few_digits(SIZE, 40)
 
 
 def training(small, name, **options):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import pytest
 import torch
+from few_images import few_digits
 from torch import Tensor
 
-from kdsearch import data as datasets
 from kdsearch.losses.kd import kd
 from kdsearch.losses.mlkd import batch_correlation, class_correlation, kd_of, masks, mlkd
 from kdsearch.models.build import build
 from kdsearch.records import Choice, TrainConfig, TrialConfig
-from kdsearch.spec import DataSpec
 from kdsearch.training import Training
 
 
@@ -72,9 +70,7 @@ def test_is_zero_where_the_logits_agree(masking):
 @pytest.mark.parametrize("masking", ["source", "elementwise"])
 @pytest.mark.parametrize("augment", [(("crop", {"padding": 1}),), (("crop", {"padding": 1}), ("mixup", {}))])
 def test_trains_on_a_strong_view(masking, augment):
-    data = datasets.load(DataSpec(dataset="digits"))
-    train = dataclasses.replace(data.train, images=data.train.images[:80], labels=data.train.labels[:80])
-    small = dataclasses.replace(data, train=train)
+    small = few_digits(80)
     distill = {"response": Choice("mlkd", {"masking": masking})}
     recipe = TrainConfig(epochs=1, batch_size=40, lr=0.01)
     config = TrialConfig(

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from few_images import few_digits
 from sequences import student_sequence, teacher_sequence
 from torch import Tensor
 
-from kdsearch import data as datasets
 from kdsearch.data import ImageData
 from kdsearch.data.views import Batch
 from kdsearch.losses.byot import Branch, byot, byot_feature, byot_soft
@@ -25,7 +25,6 @@ from kdsearch.losses.terms import NO_OUTPUTS, Access, TermContext, build_terms, 
 from kdsearch.losses.tfkd import tfkd, virtual_teacher
 from kdsearch.models.build import Classifier, Outputs, Stage, build
 from kdsearch.records import Choice, TrainConfig, TrialConfig
-from kdsearch.spec import DataSpec
 from kdsearch.training import Training, load_checkpoint, save_checkpoint
 
 SELF = ("byot", "cs_kd", "ps_kd", "tfkd")
@@ -300,12 +299,7 @@ AUGMENT = (("crop", {"padding": 1}),)
 
 @pytest.fixture(scope="module")
 def small() -> ImageData:
-    data = datasets.load(DataSpec(dataset="digits"))
-    train = dataclasses.replace(data.train, images=data.train.images[:160], labels=data.train.labels[:160])
-    validation = dataclasses.replace(
-        data.validation, images=data.validation.images[:50], labels=data.validation.labels[:50]
-    )
-    return dataclasses.replace(data, train=train, validation=validation)
+    return few_digits(160, 50)
 
 
 def config_of(key: str, student: str = "resnet", slot: str = "self", **changes: Any) -> TrialConfig:

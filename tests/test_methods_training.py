@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import pytest
 import torch
+from few_images import few_digits
 
-from kdsearch import data as datasets
 from kdsearch.data import ImageData
 from kdsearch.losses import METHODS
 from kdsearch.models import CNN_DETAILS, TRANSFORMER_DETAILS
 from kdsearch.models.build import Classifier, build
 from kdsearch.records import Choice, TrainConfig, TrialConfig
-from kdsearch.spec import DataSpec
 from kdsearch.teacher_model import Frozen
 from kdsearch.training import Training
 
@@ -28,14 +26,7 @@ VITS = Choice("vit", {**VIT, "dim": 8}), Choice("vit", {**VIT, "dim": 16})
 @pytest.fixture(scope="module")
 def data() -> ImageData:
     """Two batches of digits."""
-    digits = datasets.load(DataSpec(dataset="digits"))
-    train = dataclasses.replace(
-        digits.train, images=digits.train.images[:48], labels=digits.train.labels[:48]
-    )
-    validation = dataclasses.replace(
-        digits.validation, images=digits.validation.images[:16], labels=digits.validation.labels[:16]
-    )
-    return dataclasses.replace(digits, train=train, validation=validation)
+    return few_digits(48, 16)
 
 
 def networks(key: str) -> tuple[Choice, Choice]:

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from few_images import shortened
 
 from kdsearch import data as datasets
 from kdsearch import online
@@ -43,11 +44,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def small(data):
-    train = dataclasses.replace(data.train, images=data.train.images[:160], labels=data.train.labels[:160])
-    validation = dataclasses.replace(
-        data.validation, images=data.validation.images[:50], labels=data.validation.labels[:50]
-    )
-    return dataclasses.replace(data, train=train, validation=validation)
+    return shortened(data, 160, 50)
 
 
 def teacher_of(data):

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 import torch
+from few_images import few_digits
 
-from kdsearch import data as datasets
 from kdsearch import online, pipeline
 from kdsearch.cli import UsageError
 from kdsearch.losses.deployed import deployed
@@ -17,7 +17,7 @@ from kdsearch.models.reuse import reusing
 from kdsearch.models.simkd import averaged_map, last_linear
 from kdsearch.mutual import training_for
 from kdsearch.records import Choice, TrainConfig, TrialConfig
-from kdsearch.spec import DataSpec, SpecError, load
+from kdsearch.spec import SpecError, load
 from kdsearch.teacher_model import Averaged, Frozen
 from kdsearch.training import Training, load_checkpoint, save_checkpoint
 
@@ -39,12 +39,7 @@ SHAPE = 10, 1, 8
 
 @pytest.fixture(scope="module")
 def small():
-    data = datasets.load(DataSpec(dataset="digits"))
-    train = dataclasses.replace(data.train, images=data.train.images[:80], labels=data.train.labels[:80])
-    validation = dataclasses.replace(
-        data.validation, images=data.validation.images[:40], labels=data.validation.labels[:40]
-    )
-    return dataclasses.replace(data, train=train, validation=validation)
+    return few_digits(80, 40)
 
 
 def model(choice):

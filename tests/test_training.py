@@ -9,6 +9,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from few_images import shortened
 
 from kdsearch import data as datasets
 from kdsearch.data.views import Views, order
@@ -52,11 +53,7 @@ def data():
 @pytest.fixture(scope="module")
 def small(data):
     """Two batches and a few images: enough where only equality counts."""
-    train = dataclasses.replace(data.train, images=data.train.images[:160], labels=data.train.labels[:160])
-    validation = dataclasses.replace(
-        data.validation, images=data.validation.images[:50], labels=data.validation.labels[:50]
-    )
-    return dataclasses.replace(data, train=train, validation=validation)
+    return shortened(data, 160, 50)
 
 
 def teacher_of(data, seed=1):
@@ -343,12 +340,7 @@ def test_the_error_survives_pickling():
 
 @pytest.mark.parametrize(("num_samples", "expected"), [(128, 2), (129, 2), (130, 3), (66, 2)])
 def test_a_last_batch_of_one_is_left_out_and_any_longer_one_is_kept(data, num_samples, expected):
-    train = dataclasses.replace(
-        data.train, images=data.train.images[:num_samples], labels=data.train.labels[:num_samples]
-    )
-    training = Training(
-        with_train(CONTROL, epochs=1, warmup_epochs=0), dataclasses.replace(data, train=train)
-    )
+    training = Training(with_train(CONTROL, epochs=1, warmup_epochs=0), shortened(data, num_samples))
     training.run_epoch()
     batches_of_norm = {
         int(value)
