@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from kdsearch.models import family
 from kdsearch.spec import Assistants
-from kdsearch.spec_checks import reachable
+from kdsearch.spec_dimensions import reachable
 
 SizeOf = Callable[[str, dict[str, object]], float]  # params of a family with options
 

@@ -13,7 +13,7 @@ from typing import Any
 from kdsearch.journal import Journal
 from kdsearch.losses import METHODS
 from kdsearch.spec import Dimension, DistillSpec, Float, SweepSpec
-from kdsearch.spec_checks import reachable
+from kdsearch.spec_dimensions import reachable
 
 # Hinton, Vinyals and Dean (arXiv 1503.02531) went up to 20.
 HIGH_TEMPERATURE = 20.0

@@ -41,7 +41,7 @@ from kdsearch.spec import (
     SweepSpec,
     TeacherSource,
 )
-from kdsearch.spec_checks import reachable
+from kdsearch.spec_dimensions import reachable
 from kdsearch.weights import WeightsError
 
 TIMED_STEPS = 3

@@ -16,15 +16,13 @@ from kdsearch import layer_map, spec_teacher
 from kdsearch.losses import METHODS, SLOTS
 from kdsearch.models import family
 from kdsearch.schedules import applies
-from kdsearch.spec_read import INVALID, Categorical, Dimension, Distribution, Float, Int, grid_value
+from kdsearch.spec_dimensions import option_sets, reachable
+from kdsearch.spec_read import INVALID, Distribution, Float, Int
 from kdsearch.spec_schema import COSTS
 from kdsearch.spec_teacher import Found, recipe
 from kdsearch.spec_yaml import Keys, Problems, nearest_name
 
 Values = Mapping[str, Any]
-
-MAX_VALUES = 64  # of one dimension, beyond which its ends stand for it
-MAX_SETS = 4096  # combinations of values, beyond which each dimension is looked at alone
 
 # Above any network's number of stages: stands for a teacher whose checkpoint was not opened yet.
 UNKNOWN_STAGES = 999
@@ -35,34 +33,6 @@ def check(values: Values, problems: Problems) -> None:
     for keys, add_problems in CHECKS:
         if all(_is_sound(_value(values, key)) for key in keys):
             add_problems(values, problems)
-
-
-def reachable(dimension: Dimension) -> list[Any]:
-    """The values that a dimension can take; its ends alone where it is continuous or has too many."""
-    match dimension:
-        case Categorical(choices):
-            return list(choices)
-        case Int(low, high, step) if (high - low) // step < MAX_VALUES:
-            return list(range(low, high + 1, step))
-        case Float(low, high, step) if step and (high - low) / step < MAX_VALUES:
-            return [grid_value(low, step, position) for position in range(round((high - low) / step) + 1)]
-        case Int(low, high) | Float(low, high):
-            return sorted({low, high})
-        case _:
-            return [dimension]
-
-
-def option_sets(options: Mapping[str, Dimension]) -> Iterator[dict[str, Any]]:
-    """Concrete option values that cover what can be reached: every combination where there are not too
-    many, else every dimension's values beside the first of the others."""
-    values = {name: reachable(dimension) for name, dimension in options.items()}
-    if math.prod(map(len, values.values())) <= MAX_SETS:
-        for combination in itertools.product(*values.values()):
-            yield dict(zip(values, combination, strict=True))
-        return
-    first = {name: several[0] for name, several in values.items()}
-    for name, several in values.items():
-        yield from ({**first, name: value} for value in several)
 
 
 def check_layer_maps(values: Values, num_teacher_stages: Iterable[int], problems: Problems) -> None:

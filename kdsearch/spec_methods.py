@@ -16,7 +16,8 @@ from kdsearch import layer_map
 from kdsearch.losses import METHODS, SLOTS
 from kdsearch.models import FAMILIES, TRANSFORMER_DETAILS, Family, family
 from kdsearch.records import Choice
-from kdsearch.spec_checks import UNKNOWN_STAGES, option_sets, reachable
+from kdsearch.spec_checks import UNKNOWN_STAGES
+from kdsearch.spec_dimensions import option_sets, reachable
 from kdsearch.spec_read import INVALID
 from kdsearch.spec_yaml import Problems
 

@@ -19,7 +19,7 @@ from kdsearch.data import AUGMENTATIONS, DATASETS
 from kdsearch.losses import METHODS, SLOTS
 from kdsearch.models import FAMILIES
 from kdsearch.spec import Categorical, Float, Int, SpecError
-from kdsearch.spec_checks import option_sets, reachable
+from kdsearch.spec_dimensions import option_sets, reachable
 from kdsearch.spec_methods import unmet
 from kdsearch.spec_yaml import read_text
 
