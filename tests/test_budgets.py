@@ -58,11 +58,11 @@ def test_a_search_that_started_all_its_trials_says_so_once(tmp_path: Path) -> No
 
 
 def test_device_seconds_count_the_epochs_of_all_roles(tmp_path: Path) -> None:
-    # Each trial has four epochs of 0.1 s: two controls and three search trials have 2 s.
+    # Each trial has four epochs of 0.1 s: three controls and two search trials have 2 s.
     record = finished(tmp_path, "search.device_s=2")
 
     assert reached(record) == ("device_s", 2)
-    assert (len(record.of_role("control")), len(record.of_role("search"))) == (2, 3)
+    assert (len(record.of_role("control")), len(record.of_role("search"))) == (3, 2)
 
 
 def test_a_trial_on_two_devices_spends_two_seconds_in_one(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ distill:
   alpha: {type: float, low: 0.1, high: 0.9}
   response: kd
 train: {epochs: 30, batch_size: 64, lr: {type: float, low: 0.02, high: 0.2, log: true}}
-search: {trials: 8}
+search: {trials: 8, early_stopping: none}
 """
 
 # The task is a nested function: Ray ships it whole, where a module's function would have to be importable.

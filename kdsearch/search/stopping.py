@@ -87,7 +87,7 @@ def judge(trial: Contender, history: History, settings: Settings) -> Decision:
     field = _Field.at(rung, trial, history)
     if len(field.accuracy) > 1 and field.is_led_by_the_trial():
         return Decision(True, f"pareto rung {rung}: dominates the rung")
-    return hopeless(trial, history, settings) or ranked(trial, history, settings)
+    return hopeless(trial, history, settings) or _ranked(field, rung, history, settings)
 
 
 def ranked(trial: Contender, history: History, settings: Settings) -> Decision:
@@ -97,21 +97,24 @@ def ranked(trial: Contender, history: History, settings: Settings) -> Decision:
     sizes; or where it stands among them better than all but 1/reduction_factor of its size band, so that
     every band keeps that share even when all of it stands badly.
     """
-    rung, factor = last_rung(trial, settings), settings.reduction_factor
+    rung = last_rung(trial, settings)
     assert rung is not None
-    field = _Field.at(rung, trial, history)
-    said = f"pareto rung {rung}:"
+    return _ranked(_Field.at(rung, trial, history), rung, history, settings)
+
+
+def _ranked(field: _Field, rung: int, history: History, settings: Settings) -> Decision:
+    factor, said = settings.reduction_factor, f"pareto rung {rung}:"
     if len(field.accuracy) < factor:
         return Decision(True, f"{said} too few to compare")
     margin = settings.constants.front_margin * _sd_of_difference(history, rung)
     if field.accuracy[0] >= field.best_as_cheap() - margin:
         return Decision(True, f"{said} near the front")
     num_nearest = settings.constants.neighbours * factor
-    better = field.share_better(0, num_nearest)
+    better = field.share_better(np.array([0]), num_nearest)
     if better < 1 / factor:
         return Decision(True, f"{said} top 1/{factor} of its size")
     band = np.flatnonzero(field.bands == field.bands[0])
-    ahead = sum(field.share_better(int(other), num_nearest) < better for other in band)
+    ahead = np.sum(field.share_better(band, num_nearest) < better)
     if ahead < math.ceil(len(band) / factor):
         return Decision(True, f"{said} top 1/{factor} of its band")
     reason = f"behind the front and the top 1/{factor} of its size"
@@ -216,17 +219,20 @@ class _Field:
         as_cheap = np.all(self.costs <= self.costs[0], axis=1)
         return float(self.accuracy[as_cheap].max())
 
-    def share_better(self, index: int, num_nearest: int) -> float:
-        """The share of more accurate ones among the nearest of one's size, all equally near ones included.
+    def share_better(self, rows: NDArray[np.int64], num_nearest: int) -> Floats:
+        """[M] for each of the rows the share of more accurate ones among the nearest of its size.
 
-        Near is by log10 of the costs, each scaled by its range where there are several.
+        Near is by log10 of the costs, each scaled by its range where there are several; of equally near ones
+        all count.
         """
         ranges = np.ptp(self.costs, axis=0)
-        scaled = (self.costs - self.costs[index]) / np.where(ranges > 0, ranges, 1.0)
-        distances = np.square(scaled).sum(axis=1)
-        last = min(num_nearest, len(distances)) - 1
-        near = distances <= np.partition(distances, last)[last]
-        return float(np.mean(self.accuracy[near] > self.accuracy[index]))
+        scaled = self.costs / np.where(ranges > 0, ranges, 1.0)
+        distances = np.square(scaled[rows, None] - scaled).sum(axis=2)  # [M, N]
+        last = min(num_nearest, len(scaled)) - 1
+        near = distances <= np.partition(distances, last, axis=1)[:, last : last + 1]
+        better = near & (self.accuracy > self.accuracy[rows, None])
+        share: Floats = better.sum(axis=1) / near.sum(axis=1)
+        return share
 
 
 def _finished_as_cheap(trial: Contender, history: History) -> list[Contender]:
