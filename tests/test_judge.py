@@ -1,0 +1,105 @@
+"""What the stopping rules are told of a sweep: whose results count, as what, and with which noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from journals import Story
+
+from kdsearch import spec as specs
+from kdsearch.records import SweepRecord, replay
+from kdsearch.search.judge import Judge, rungs
+
+SPEC: dict[str, Any] = {
+    "name": "small",
+    "data": {"dataset": "digits"},
+    "teacher": {"resnet": {"train": {"epochs": 1}}},
+    "student": {"resnet": {}},
+    "distill": {"response": "kd"},
+    "train": {"epochs": 4},
+}
+
+
+def judge_of(story: Story, scheduler: str = "pareto") -> tuple[Judge, SweepRecord]:
+    early = {"scheduler": scheduler, "grace_epochs": 1, "reduction_factor": 3}
+    spec = specs.from_dict({**SPEC, "search": {"trials": 20, "early_stopping": early}})
+    sweep = replay(story.events)
+    return Judge(spec, sweep), sweep
+
+
+def rule(story: Story, name: str, known_epochs: int = 0, scheduler: str = "pareto") -> str:
+    judge, sweep = judge_of(story, scheduler)
+    return judge.decide(sweep.trials[name], known_epochs).rule
+
+
+def better_ones(story: Story, accuracy: float = 0.9, params: int = 20_000) -> Story:
+    """Nine stopped trials of that accuracy and size at the first rung."""
+    for number in range(10, 19):
+        story.trial(number, [accuracy], params=params, status="stopped")
+    return story
+
+
+def test_without_a_scheduler_there_are_no_rungs() -> None:
+    early = {"scheduler": "none", "grace_epochs": 1, "reduction_factor": 2}
+    spec = specs.from_dict({**SPEC, "search": {"trials": 4, "early_stopping": early}})
+    assert rungs(spec) == ()
+
+
+def test_one_promising_student_of_several_keeps_the_whole_trial() -> None:
+    alone, with_peer = better_ones(Story()), better_ones(Story())
+    alone.trial(0, [0.1], status="running")
+    with_peer.trial(0, [0.1], status="running", peers={6_000: [0.5]})
+
+    assert rule(alone, "t0000") == "pareto rung 1: behind its size"
+    assert rule(with_peer, "t0000") == "pareto rung 1: near the front"
+
+
+def test_stopped_and_failed_trials_count_at_the_rungs_that_they_reached() -> None:
+    story = Story()
+    for number, status in enumerate(["stopped", "failed", "running", "completed"], start=1):
+        story.trial(number, [0.9] * (4 if status == "completed" else 1), status=status)
+    story.trial(0, [0.1], status="running")
+
+    assert rule(story, "t0000") == "pareto rung 1: behind its size"
+
+
+def test_controls_are_the_floor_and_enter_no_rung() -> None:
+    story = Story(data={"num_validation": 10_000})
+    story.trial(0, [0.8] * 4, role="control", params=6_000)
+    story.trial(1, [0.9] * 4, role="control", params=60_000)
+    story.trial(0, [0.84], params=20_000, status="running")
+    story.trial(1, [0.5], params=20_000, status="running")
+
+    assert rule(story, "t0000") == "pareto rung 1: dominates the rung"
+    assert rule(story, "t0001") == "pareto rung 1: below the floor"
+
+
+@pytest.mark.parametrize(
+    ("num_validation", "verdict"), [(100, "near the front"), (10_000, "behind its size")]
+)
+def test_a_small_validation_split_forgives_more(num_validation: int, verdict: str) -> None:
+    story = better_ones(Story(data={"num_validation": num_validation}), accuracy=0.53)
+    story.trial(0, [0.5], status="running")
+
+    assert rule(story, "t0000") == f"pareto rung 1: {verdict}"
+
+
+@pytest.mark.parametrize(("second_seed", "verdict"), [(0.5, "near the front"), (0.6, "behind its size")])
+def test_controls_that_differ_by_seed_say_what_noise_is(second_seed: float, verdict: str) -> None:
+    story = better_ones(Story(), accuracy=0.75, params=200_000)
+    story.trial(0, [0.6] * 4, role="control", params=6_000)
+    story.trial(1, [second_seed] * 4, role="control", params=6_000)
+    story.trial(0, [0.68], params=200_000, status="running")
+
+    assert rule(story, "t0000") == f"pareto rung 1: {verdict}"
+
+
+def test_asha_judges_on_arrival_and_never_again() -> None:
+    story = better_ones(Story())
+    story.trial(0, [0.1, 0.1], status="running")
+
+    judge, sweep = judge_of(story, "asha")
+
+    assert not judge.decide(sweep.trials["t0000"], known_epochs=0).goes_on
+    assert judge.decide(sweep.trials["t0000"], known_epochs=1).goes_on
