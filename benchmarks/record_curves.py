@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.table import FOLDER, num_stages, run_key, spec_of, student_of
+from benchmarks.table import FOLDER, num_stages, run_key, spec_of, student_of, whole_lines
 from kdsearch import data, listing, session, space, teacher
 from kdsearch.data import ImageData
 from kdsearch.models.build import Outputs, cost
@@ -72,7 +72,7 @@ def stages_read(configs: Iterable[TrialConfig]) -> set[str]:
     return {pair.split(">")[1] for text in maps for pair in text.split(",") if ">" in pair}
 
 
-def first_cells(spec: SweepSpec) -> list[tuple[Run, TrialConfig]]:
+def first_cells(spec: SweepSpec, done: Sequence[Mapping[str, Any]] = ()) -> list[tuple[Run, TrialConfig]]:
     """What to record at first, well mixed: cells with one seed, controls with all; with their trainings."""
     points = listing.configurations(spec, num_stages(spec))
     cells: list[tuple[Run, TrialConfig]] = [
@@ -173,21 +173,10 @@ def described(spec: SweepSpec) -> Run:
     }
 
 
-def read(path: Path) -> tuple[Run | None, list[Run]]:
-    """The table's header and runs; a last line that a crash cut short is taken off the file."""
-    if not path.exists():
-        return None, []
-    text = path.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole)
-    header, *runs = map(json.loads, whole.splitlines())
-    return header, runs
-
-
 def record(spec: SweepSpec, path: Path, processes: int, limit: int | None = None) -> None:
     """Train what is missing and append it. Raises ValueError for a file of other data or another teacher."""
-    header, done = read(path)
+    lines = whole_lines(path)
+    done = lines[1:]
     about = described(spec)
     with path.open("a") as file:
 
@@ -195,15 +184,17 @@ def record(spec: SweepSpec, path: Path, processes: int, limit: int | None = None
             file.write(json.dumps(line, separators=(",", ":")) + "\n")
             file.flush()
 
-        if header is None:
+        if not lines:
             write(about)
-        elif any(header[name] != about[name] for name in ("data", "teacher")):
+        elif any(lines[0][name] != about[name] for name in ("data", "teacher")):
             raise ValueError(f"{path} is of other data or another teacher: move it away to begin anew")
         context = multiprocessing.get_context("spawn")
         with context.Pool(processes, _begin, (spec,)) as pool:
-            for plan in (lambda: first_cells(spec), lambda: further_cells(spec, done)):
+            for cells_of in (first_cells, further_cells):
                 known = {(run_key(run), run["seed"]) for run in done}
-                left = [cell for cell in plan() if (run_key(cell[0]), cell[0]["seed"]) not in known][:limit]
+                left = [
+                    cell for cell in cells_of(spec, done) if (run_key(cell[0]), cell[0]["seed"]) not in known
+                ][:limit]
                 for run in shown(pool.imap_unordered(_record, left), len(left)):
                     done.append(run)
                     write(run)

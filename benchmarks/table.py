@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,16 @@ def num_stages(spec: SweepSpec) -> int:
 
 
 def key_of(config: TrialConfig) -> str:
-    """What a configuration is recorded under: everything but its seed and views."""
-    return json.dumps(config.flat(), sort_keys=True)
+    """What a configuration is recorded under: everything but its seed and views.
+
+    Optuna's own grid ends in 0.7000000000000001 where the spec's ends in 0.7.
+    """
+    return _rounded(config.flat())
+
+
+def _rounded(values: Mapping[str, Any]) -> str:
+    shown = {name: round(value, 9) if isinstance(value, float) else value for name, value in values.items()}
+    return json.dumps(shown, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -76,10 +84,10 @@ class Table:
     spec: SweepSpec
     cells: Mapping[str, Cell]
     floors: Mapping[str, Cell]
-    costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by `str(student)`
+    costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by `_student_key`
 
     def cost_of(self, student: Choice) -> Mapping[str, float]:
-        return self.costs[str(student)]
+        return self.costs[_student_key(student)]
 
     def cell(self, config: TrialConfig) -> Cell:
         """The recorded cell of a search trial or of a control. Raises KeyError outside of the table."""
@@ -154,8 +162,17 @@ class Table:
 
 def load(name: str) -> Table:
     """The recorded table. Raises ValueError where a cell of the space or a floor is missing."""
-    lines = [json.loads(line) for line in (FOLDER / f"{name}.jsonl").read_text().splitlines()]
-    return table(spec_of(name), [line for line in lines if "role" in line])
+    _, *runs = whole_lines(FOLDER / f"{name}.jsonl")
+    return table(spec_of(name), runs)
+
+
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """A file of JSON lines, [] where there is none; a last line cut short by a crash is taken off it."""
+    text = path.read_text() if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole)
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def table(spec: SweepSpec, runs: Sequence[Mapping[str, Any]]) -> Table:
@@ -177,7 +194,7 @@ def table(spec: SweepSpec, runs: Sequence[Mapping[str, Any]]) -> Table:
         add(cells, run_key({"role": "search", "params": params}), config, params)
         control = space.control(spec, config.student, seed=0)
         add(floors, run_key({"role": "control", "student": student_of(control)}), control, {})
-    costs = {str(cell.config.student): cell.cost for cell in floors.values()}
+    costs = {_student_key(cell.config.student): cell.cost for cell in floors.values()}
     return Table(spec, cells, floors, costs)
 
 
@@ -186,11 +203,9 @@ def run_key(run: Mapping[str, Any]) -> str:
     return json.dumps([run["role"], run.get("params", run.get("student"))], sort_keys=True)
 
 
+def _student_key(student: Choice) -> str:
+    return _rounded({"family": student.name, **student.options})
+
+
 def student_of(config: TrialConfig) -> dict[str, Any]:
     return {"family": config.student.name, **config.student.options}
-
-
-def with_search(spec: SweepSpec, seed: int, scheduler: str, **more: Any) -> SweepSpec:
-    """The spec of one search in this space."""
-    early = replace(spec.search.early_stopping, scheduler=scheduler, **more)
-    return replace(spec, search=replace(spec.search, seed=seed, early_stopping=early))

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from benchmarks import record_curves
-from benchmarks.record_curves import Memo, first_cells, further_cells, read, stages_read, train
-from benchmarks.table import num_stages, run_key
+from benchmarks.record_curves import Memo, first_cells, further_cells, stages_read, train
+from benchmarks.table import num_stages, run_key, whole_lines
 from kdsearch import data, listing
 from kdsearch import spec as specs
 from kdsearch.models.build import build
@@ -80,7 +80,7 @@ def test_a_recording_resumes_where_a_crash_cut_its_last_line(tmp_path: Path) -> 
     whole = [{"data": "d", "teacher": "t"}, {"role": "control", "student": {}, "seed": 0}]
     path.write_text("".join(json.dumps(line) + "\n" for line in whole) + '{"role": "sea')
 
-    assert read(path) == (whole[0], whole[1:])
+    assert whole_lines(path) == whole
     assert path.read_text().endswith("}\n")
 
 
