@@ -13,7 +13,8 @@ and the optimizer's state hold between steps beyond those of the student without
 which trials share, is not in it. `ab` and `fsp` are measured while they train alone, `ft` without the
 training of its paraphrasers beforehand.
 
-Prints a table in Markdown and appends a line a method to benchmarks/results/method_cost.jsonl.
+Prints a table in Markdown and appends a line a method to benchmarks/results/method_cost.jsonl, from which
+`python -m kdsearch.guide > docs/methods.md` takes the last.
 """
 
 from __future__ import annotations
@@ -252,12 +253,14 @@ def main() -> None:
     num_epochs = options.rounds + 2  # one to warm up, one under the profiler
     first = pair_of(specs.load(options.spec, options.set), num_epochs)
     second = pair_of(specs.load(METHODS_FILE, TRANSFORMERS), num_epochs)
-    wanted = [(first, list(first.configs)), (second, [m for m in missing(first) if m in second.configs])]
+    others = [method for method in missing(first) if method in second.configs]
+    wanted = [(first, list(first.configs)), (second, [KD, *others])]
     lines = []
     for pair, methods in wanted:
         chosen = [m for m in methods if options.only is None or m in options.only]
         for method, cost in table(pair, chosen, options.rounds):
-            lines.append({"method": method, "pair": pair.words, **dataclasses.asdict(cost), **machine()})
+            about = {"method": method, "pair": pair.words, "batch_size": pair.spec.train["batch_size"]}
+            lines.append({**about, **dataclasses.asdict(cost), **machine()})
     if options.only is None:
         RESULTS.parent.mkdir(exist_ok=True)
         with RESULTS.open("a") as file:

@@ -1,13 +1,17 @@
 """docs/methods.md: every method in a table, for someone who has to choose.
 
-Goes in: METHODS and ONLINE, and advice on each; SCHEDULES and CURRICULA. Comes out: a page of Markdown.
+Goes in: METHODS and ONLINE, and advice on each; SCHEDULES and CURRICULA; what benchmarks/method_cost.py
+measured, where it has. Comes out: a page of Markdown.
 `python -m kdsearch.guide > docs/methods.md` writes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from kdsearch.curriculum import CURRICULA
 from kdsearch.losses import METHODS, SLOTS, Method
@@ -120,6 +124,27 @@ Beside the slots, `distill` has what moves over the epochs. `schedule`:
 each; `temperature` and `alpha` belong to the slot `response`.
 """
 
+COSTS = """
+## What a step costs
+
+Processor time of a training step over that of a step of kd beside it (median of {rounds} rounds, and their
+range), the most memory that a step holds over kd's, and what a method keeps between steps beyond the student
+and its optimizer. With the teacher live, in batches of {batch_size}, on networks so small that what a method
+computes beside their passes weighs more than it would on larger ones. `ab` and `fsp` are measured while they
+train alone, `ft` without what it trains beforehand. By `benchmarks/method_cost.py`, {date}, {cores} cores,
+{cpu}, torch {torch}.
+{tables}"""
+
+COST_TABLE = """
+{pair}:
+
+| method | time (range) | peak memory | kept, kB |
+|---|---|---|---|
+{rows}"""
+
+# One line a method and measurement; the last one counts.
+MEASURED = Path(__file__).parent.parent / "benchmarks" / "results" / "method_cost.jsonl"
+
 SLOT_ORDER = {slot: position for position, slot in enumerate(SLOTS)}
 
 
@@ -131,7 +156,7 @@ def page() -> str:
     schedules = listed({name: schedule.doc for name, schedule in SCHEDULES.items()})
     curricula = listed({name: curriculum.doc for name, curriculum in CURRICULA.items()})
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    return HEAD + table + TAIL.format(schedules=schedules, curricula=curricula)
+    return HEAD + table + TAIL.format(schedules=schedules, curricula=curricula) + costs(measured(MEASURED))
 
 
 def row(key: str, method: Method) -> list[str]:
@@ -152,6 +177,34 @@ def cells(
     advice = ADVICE.get(key, Advice("-"))
     defaults = ", ".join(f"`{name}` {default(option)}" for name, option in options.items()) or "-"
     return [f"`{key}`", slot, what, advice.when, needs, trains, advice.cost, label, defaults, source]
+
+
+def measured(file: Path) -> list[dict[str, Any]]:
+    """The last measurement of every method; none where there is no such file."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    last = {(line["pair"], line["method"]): line for line in map(json.loads, lines)}
+    return list(last.values())
+
+
+def costs(lines: Sequence[Mapping[str, Any]]) -> str:
+    """The section on cost: a table for each pair of networks, the cheapest method first; '' without lines."""
+    if not lines:
+        return ""
+    tables = ""
+    for pair in dict.fromkeys(line["pair"] for line in lines):
+        own = [line for line in lines if line["pair"] == pair]
+        (kd,) = (line for line in own if line["method"] == "kd")
+        own.sort(key=lambda line: statistics.median(line["ratios"]))
+        rows = "".join(cost_row(line, kd["peak_bytes"]) for line in own)
+        tables += COST_TABLE.format(pair=pair, rows=rows)
+    rounds = len(lines[-1]["ratios"])
+    return COSTS.format(**{**lines[-1], "rounds": rounds, "tables": tables})
+
+
+def cost_row(line: Mapping[str, Any], kd_peak_bytes: int) -> str:
+    low, middle, high = min(line["ratios"]), statistics.median(line["ratios"]), max(line["ratios"])
+    peak, kept = line["peak_bytes"] / kd_peak_bytes, line["kept_bytes"] / 1e3
+    return f"| {line['method']} | {middle:.2f} ({low:.2f} to {high:.2f}) | {peak:.2f} | {kept:,.0f} |\n"
 
 
 def listed(docs: Mapping[str, str]) -> str:
