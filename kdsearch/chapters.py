@@ -9,13 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from kdsearch import chapters_teachers, comparison, comparison_chapter, results, summary, words
+from kdsearch import (
+    chapters_confirmation,
+    chapters_cost,
+    chapters_recipes,
+    chapters_teachers,
+    comparison,
+    comparison_chapter,
+    results,
+    summary,
+    words,
+)
+from kdsearch.confirmation import Confirmation, Student, confirmation, floors, front_of_record
 from kdsearch.document import Block, Bullets, Code, Facts, Heading, Paragraph, Picture, Table, literal
 from kdsearch.progress import count, duration
 from kdsearch.records import Event, SweepRecord, TrialRecord
 from kdsearch.warnings_chapter import warnings
 
-MAX_GROUPS = 20  # of a table by method or layer map; `searched` maps can be as many as there are trials
 GOOD_RETENTION = 0.95
 
 Figures = Mapping[str, Picture | str]  # by drawing name: the picture, or why there is none
@@ -23,26 +33,28 @@ Figures = Mapping[str, Picture | str]  # by drawing name: the picture, or why th
 
 def chapters(sweep: SweepRecord, events: Sequence[Event], figures: Figures) -> list[Block]:
     """The whole report in reading order; a comparison of methods stands in for three of its chapters."""
-    compared = comparison.compare(sweep)
+    compared, found = comparison.compare(sweep), confirmation(sweep)
     return [
-        *opening(sweep, events),
+        *opening(sweep, events, found),
         *(comparison_chapter.chapter(compared, figures) if compared else []),
         *warnings(sweep),
-        *front(sweep, figures),
+        *chapters_confirmation.confirmed(sweep, found, figures["confirmed"]),
+        *front(sweep, figures, found),
         *(controls(sweep) if compared is None else []),
         *chapters_teachers.teachers(sweep),
         Heading("How far to trust this"),
-        Bullets(tuple(_limits(sweep))),
-        *(recipes(sweep, figures) if compared is None else []),
+        Bullets(tuple(_limits(sweep, found))),
+        *chapters_confirmation.did_not_work(sweep, found, is_listed=compared is not None),
+        *(chapters_recipes.recipes(sweep, figures) if compared is None else []),
         Heading("Learning curves"),
         _figure(figures, "curves"),
         *failures(sweep),
-        *time_spent(sweep, events),
+        *chapters_cost.chapter(sweep, events, figures["volume"]),
         *reproduction(sweep),
     ]
 
 
-def opening(sweep: SweepRecord, events: Sequence[Event]) -> list[Block]:
+def opening(sweep: SweepRecord, events: Sequence[Event], found: Confirmation | None) -> list[Block]:
     header, runs = sweep.header, summary.sessions(events)
     spec, last = header["spec"], runs[-1]
     families = sorted({trial.config.student.name for trial in sweep.of_role("search")})
@@ -64,22 +76,24 @@ def opening(sweep: SweepRecord, events: Sequence[Event]) -> list[Block]:
     reached = summary.budget_reached(sweep)
     if reached:
         intro += f" The search ended when {literal(reached['text'])} (`search.{reached['budget']}`)."
-    urgent = tuple(_warnings(sweep))
+    urgent = tuple(_warnings(sweep, found))
     return [
         Heading(literal(header["name"]), 1),
         Paragraph(intro),
         *([Bullets(urgent, is_warning=True)] if urgent else []),
-        Facts(tuple(_facts(sweep))),
+        Facts(tuple(_facts(sweep, found))),
         *_counts(sweep),
     ]
 
 
-def _facts(sweep: SweepRecord) -> Iterable[tuple[str, str, str]]:
-    found = results.front(sweep)
-    if found:
-        best = max(found, key=results.accuracy)
-        yield "best student", _accuracy(best), f"{best.student_id}: {_relative(sweep, best)}"
-    kept = [trial for trial in found if (results.retention(sweep, trial) or 0) >= GOOD_RETENTION]
+def _facts(sweep: SweepRecord, found: Confirmation | None) -> Iterable[tuple[str, str, str]]:
+    known = {student.record.student_id: student for student in found.students} if found else {}
+    front = front_of_record(sweep)
+    if front:
+        best = max(front, key=lambda trial: _level(trial, known))
+        note = f"{best.student_id}: {_relative(sweep, best, known)}{_repeats(known.get(best.student_id))}"
+        yield "best student", f"{_level(best, known):.4f}", note
+    kept = [trial for trial in front if (_retention(sweep, trial, known) or 0) >= GOOD_RETENTION]
     if kept:
         smallest = min(kept, key=lambda trial: trial.cost["params"])
         note = f"{smallest.student_id}: the smallest with {GOOD_RETENTION:.0%} of the teacher's accuracy"
@@ -97,6 +111,20 @@ def _facts(sweep: SweepRecord) -> Iterable[tuple[str, str, str]]:
     floor, *costs = volume["reference"].items()
     reference = ", ".join(f"{count(value)} {name}" for name, value in costs)
     yield "hypervolume", f"{volume['value']:.4f}", f"above accuracy {floor[1]:.4f} and below {reference}"
+
+
+def _level(trial: TrialRecord, known: Mapping[str, Student]) -> float:
+    """The mean validation accuracy of the repeats; before there are any, that of the search."""
+    student = known.get(trial.student_id)
+    return student.validation.mean if student else results.accuracy(trial)
+
+
+def _repeats(student: Student | None) -> str:
+    if student is None:
+        return ""
+    n = student.validation.n
+    test = f"; test {student.test.mean:.4f}" if student.test else ""
+    return f"; mean of {n} fresh {'seed' if n == 1 else 'seeds'}{test}"
 
 
 def _counts(sweep: SweepRecord) -> list[Block]:
@@ -119,17 +147,26 @@ def _total(counts: Mapping[str, int], planned: int | None, role: str) -> str:
     return f"{total} of {planned}" if role == "search" and planned else str(total)
 
 
-def _warnings(sweep: SweepRecord) -> Iterable[str]:
+def _warnings(sweep: SweepRecord, found: Confirmation | None) -> Iterable[str]:
     search = sweep.of_role("search")
     if sweep.ended is None:
         running = sum(trial.status == "running" for trial in sweep.trials.values())
         yield f"The sweep is unfinished ({running} still running or cut off): everything here may change."
-    for student, control in results.beaten_by_controls(sweep):
-        yield (
-            f"Distillation did not help at {student.student_id} ({student.cost['params']:,} params, "
-            f"{_accuracy(student)}): the no-KD control {control.trial_id} with "
-            f"{control.cost['params']:,} params reaches {_accuracy(control)}."
-        )
+    paired = (
+        {student.record.student_id: student for student in found.students if student.gain} if found else {}
+    )
+    front = {trial.student_id for trial in front_of_record(sweep)}
+    for name, student in paired.items():
+        if name in front and student.verdict != "helped":
+            what = "hurt" if student.verdict == "hurt" else "was not shown to help"
+            yield f"Distillation {what} at {chapters_confirmation.named_gain(student)}, paired by seed."
+    for trial, control in results.beaten_by_controls(sweep):
+        if trial.student_id in front - paired.keys():
+            yield (
+                f"Distillation did not help at {trial.student_id} ({trial.cost['params']:,} params, "
+                f"{_accuracy(trial)}): the no-KD control {control.trial_id} with "
+                f"{control.cost['params']:,} params reaches {_accuracy(control)}."
+            )
     failed = sum(trial.status == "failed" for trial in search)
     if 5 * failed > len(search):
         yield f"{failed} of {len(search)} search trials failed: see the errors below."
@@ -142,30 +179,22 @@ def _warnings(sweep: SweepRecord) -> Iterable[str]:
         yield f"More accurate on validation than the teacher: {named}. Was the teacher trained long enough?"
 
 
-def _limits(sweep: SweepRecord) -> Iterable[str]:
-    n = len(results.completed(sweep, "search"))
+def _limits(sweep: SweepRecord, found: Confirmation | None) -> Iterable[str]:
     if sweep.header["spec"].get("search", {}).get("seeds", 1) > 1:
         yield (
-            "The front and the learning curves show every seed of a configuration by itself, and the front "
-            "takes the luckiest: compare means, as in `methods.csv`."
+            "The search's front and the learning curves show every seed of a configuration by itself, and "
+            "the front takes the luckiest: compare means, as in `methods.csv`."
         )
-    yield (
-        "One seed: every point is a single training. Repeats of one recipe with other seeds differ by 0.2 to "
-        "0.3 points (standard deviation on CIFAR-100), so nearby points may trade places."
-    )
+    yield from chapters_confirmation.limits(sweep, found)
     images = _num_validation(sweep)
-    if images and n:
-        p = max(results.accuracy(trial) for trial in results.completed(sweep, "search"))
+    done = results.completed(sweep, "search")
+    if images and done:
+        p = max(results.accuracy(trial) for trial in done)
         error = 100 * math.sqrt(p * (1 - p) / images)
         yield f"{images:,} validation images: accuracy {p:.3f} has a standard error of {error:.1f} points."
-    yield (
-        f"Optimistic: the front was chosen among {n} students by the very validation accuracies that "
-        "it is shown with. On new data it will be somewhat lower, and the more trials, the more."
-    )
-    if not results.completed(sweep, "confirm"):
-        yield "Unconfirmed: no student of the front was trained again with other seeds."
     opened = len(sweep.test_openings)
-    yield f"The test split was {'never opened' if opened == 0 else f'opened {opened} times'}."
+    times = "never opened" if opened == 0 else f"opened {opened} {'time' if opened == 1 else 'times'}"
+    yield f"The test split was {times}."
     if any(trial.status == "stopped" for trial in sweep.trials.values()):
         yield "A stopped trial's accuracy is the one it was stopped at: not comparable with a completed one."
 
@@ -176,7 +205,8 @@ def _num_validation(sweep: SweepRecord) -> int | None:
     return known or (asked if isinstance(asked, int) and asked > 1 else None)
 
 
-def front(sweep: SweepRecord, figures: Figures) -> list[Block]:
+def front(sweep: SweepRecord, figures: Figures, confirmed: Confirmation | None) -> list[Block]:
+    """The front by the search's own accuracies: the front of record until it has been confirmed."""
     found, of = results.front(sweep), results.completed(sweep, "search")
     if not of:
         return [Heading("The front"), Paragraph("No search trial has completed yet, so there is no front.")]
@@ -195,8 +225,9 @@ def front(sweep: SweepRecord, figures: Figures) -> list[Block]:
         for trial in found
     )
     objectives = words.listed([f"`{name}`" for name in results.objectives(sweep)])
+    title = "The front" if confirmed is None else "The front as the search saw it"
     return [
-        Heading("The front"),
+        Heading(title),
         Paragraph(
             f"{len(found)} of {len(of)} students of completed search trials: no other is as good in "
             f"{objectives} and better in one. No-KD controls are the floor, never on the front. Validation "
@@ -209,8 +240,8 @@ def front(sweep: SweepRecord, figures: Figures) -> list[Block]:
 
 
 def controls(sweep: SweepRecord) -> list[Block]:
-    """Every no-KD control beside the front student nearest to its size."""
-    found, students = results.completed(sweep, "control"), results.front(sweep)
+    """Every no-KD control of the start beside the front student nearest to its size."""
+    found, students = floors(sweep), results.front(sweep)
     if not found:
         return [Heading("Against no distillation"), Paragraph("No no-KD control has completed yet.")]
     rows = tuple(_control_row(control, students) for control in found)
@@ -248,47 +279,6 @@ def _control_row(control: TrialRecord, students: Sequence[TrialRecord]) -> tuple
     return (*own, nearest.student_id, f"{nearest.cost['params']:,}", _accuracy(nearest), f"{gain:+.2f}")
 
 
-def recipes(sweep: SweepRecord, figures: Figures) -> list[Block]:
-    """Which methods, layer maps and settings did well among students of one size."""
-    floor = results.completed(sweep, "control")
-    base = [summary.group(sweep, "no-KD control", floor)] if floor else []
-    methods = summary.groups(sweep, lambda config: [results.method_label(config)])
-    maps = summary.groups(sweep, results.layer_map_labels)
-    return [
-        Heading("Methods and settings"),
-        Paragraph(
-            "Mean / best accuracy and, in brackets, the number of students of completed search trials, in "
-            "bands of size: compare down a column. The search tries more of what looks good and stops the "
-            "rest early, so these are no fair samples."
-        ),
-        *_groups(sweep, "By method", "methods", [*methods, *base]),
-        *_groups(sweep, "By layer map", "method and map (student>teacher)", maps),
-        Heading("Temperature and alpha", 3),
-        _figure(figures, "recipe"),
-        Heading("What mattered", 3),
-        _figure(figures, "importance"),
-    ]
-
-
-def _groups(sweep: SweepRecord, title: str, name: str, found: Sequence[summary.Group]) -> list[Block]:
-    if not found:
-        return []
-    edges = summary.bands(sweep)
-    used = [index for index in range(len(edges)) if any(group.bands[index] for group in found)]
-    header = (name, *(f"{count(edges[i][0])} to {count(edges[i][1])} params" for i in used), "all sizes")
-    rows = tuple(
-        (group.label, *(_cell(group.bands[i]) for i in used), _cell(group.overall))
-        for group in found[:MAX_GROUPS]
-    )
-    left = len(found) - MAX_GROUPS
-    rest: list[Block] = [Paragraph(f"and {left} more with no more trials than these")] if left > 0 else []
-    return [Heading(title, 3), Table(header, "l" + "r" * (len(used) + 1), rows), *rest]
-
-
-def _cell(cell: summary.Cell | None) -> str:
-    return f"{cell.mean:.4f} / {cell.best:.4f} ({cell.n})" if cell else ""
-
-
 def failures(sweep: SweepRecord) -> list[Block]:
     failed = [trial for trial in results.trials(sweep) if trial.status == "failed"]
     rows = tuple(
@@ -303,34 +293,6 @@ def failures(sweep: SweepRecord) -> list[Block]:
     )
     table = Table(("trial", "epochs", "error", "student", "recipe"), "lrwlw", rows)
     return [Heading("Failed trials"), table] if failed else []
-
-
-def time_spent(sweep: SweepRecord, events: Sequence[Event]) -> list[Block]:
-    runs = summary.sessions(events)
-    phases = summary.phases(runs)
-    training = summary.training_time(sweep)
-    rows = [
-        (literal(name), duration(spent["wall_s"]), duration(spent["cpu_s"]), "")
-        for name, spent in phases.items()
-    ]
-    rows += [
-        (
-            f"epochs of {role} trials",
-            duration(spent["time_s"]),
-            duration(spent["cpu_s"]),
-            f"{spent['epochs']:,}",
-        )
-        for role, spent in training.items()
-        if spent["epochs"]
-    ]
-    return [
-        Heading("Time"),
-        Paragraph(
-            f"{duration(summary.wall_s(runs))} on the wall clock. Trials run side by side, so their epochs "
-            "can add up to more." + ("" if phases else " The phases are known once the sweep has ended.")
-        ),
-        Table(("phase", "wall", "CPU", "epochs"), "lrrr", tuple(rows)),
-    ]
 
 
 def reproduction(sweep: SweepRecord) -> list[Block]:
@@ -357,17 +319,24 @@ def reproduction(sweep: SweepRecord) -> list[Block]:
         ),
         Paragraph(
             "Beside this page: `trials.csv` (one row per student), `curves.csv` (one row per epoch), "
-            "`pareto.csv` (the front), `summary.json`, `spec.yaml` (as resolved), `students/` (weights), and "
-            "`events.jsonl`, from which all of it is rebuilt."
+            "`pareto.csv` (the front), `confirmed.csv` (students that were trained again), `summary.json`, "
+            "`spec.yaml` (as resolved), `students/` (weights), and `events.jsonl`, from which all of it is "
+            "rebuilt."
         ),
     ]
 
 
-def _relative(sweep: SweepRecord, trial: TrialRecord) -> str:
-    kept, smaller = results.retention(sweep, trial), results.compression(sweep, trial)
+def _relative(sweep: SweepRecord, trial: TrialRecord, known: Mapping[str, Student]) -> str:
+    kept, smaller = _retention(sweep, trial, known), results.compression(sweep, trial)
     if kept is None or smaller is None:
         return f"{trial.cost['params']:,} params"
     return f"{kept:.1%} of the teacher's, {smaller:.1f}× smaller"
+
+
+def _retention(sweep: SweepRecord, trial: TrialRecord, known: Mapping[str, Student]) -> float | None:
+    """By the mean of the repeats, where there are any."""
+    teacher = results.teacher_accuracy(sweep)
+    return _level(trial, known) / teacher if teacher else None
 
 
 def _accuracy(trial: TrialRecord) -> str:

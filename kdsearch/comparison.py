@@ -76,7 +76,8 @@ def compare(sweep: SweepRecord) -> Comparison | None:
     if not is_listed(sweep):
         return None
     clock = _clock(sweep)
-    controls = _rows(sweep.of_role("control"), clock)
+    floors = [trial for trial in sweep.of_role("control") if trial.purpose in ("", "floor")]
+    controls = _rows(floors, clock)
     partners = {
         _key(trial.config): results.accuracy(trial) for control in controls for trial in control.completed
     }

@@ -27,9 +27,9 @@ Spread = tuple[float, int]  # a variance and its degrees of freedom
 class Student:
     """A student and its repeats. Accuracies are fractions; the intervals are by the pooled spread.
 
-    `test` and `no_kd` are None without a test split, gains without a finished pair (a student of plain kd has
-    none over it); the gains are paired by seed on the split of the `Confirmation`. `p_on_front` is None until
-    the whole front of the search was repeated.
+    `test` is None without a test split, `no_kd` and gains without a finished pair (a student of plain kd has
+    none over it). The accuracy of the no-KD controls and the gains, paired by seed, are those on the split of
+    the `Confirmation`. `p_on_front` is None until the whole front of the search was repeated.
     """
 
     record: TrialRecord
@@ -104,7 +104,7 @@ def confirmation(sweep: SweepRecord) -> Confirmation | None:
     split: Split = "test" if any(_tests(one.runs) for one in found) else "validation"
     gains = {arm: [_differences(one, arm, split) for one in found] for arm in pairing.ARMS}
     tests = [_tests(one.runs) for one in found]
-    controls = [_tests([run for run in one.no_kd if run is not None]) for one in found]
+    controls = [_on_split([run for run in one.no_kd if run is not None], split) for one in found]
     students = tuple(
         Student(
             one.student,
@@ -174,13 +174,17 @@ def _tests(runs: Sequence[TrialRecord]) -> list[float]:
     return [run.test_accuracy for run in runs if run.test_accuracy is not None]
 
 
+def _on_split(runs: Sequence[TrialRecord], split: Split) -> list[float]:
+    return _tests(runs) if split == "test" else [accuracy(run) for run in runs]
+
+
 def _differences(one: Confirmed, arm: pairing.Arm, split: Split) -> list[float]:
     """The student's accuracy less its control's, seed by seed, where both are there and not one training."""
     pairs = zip(one.runs, one.no_kd if arm == "no_kd" else one.kd, strict=True)
     both = [
         (_accuracy(run, split), _accuracy(control, split))
         for run, control in pairs
-        if control is not None and pairing.key(control.config) != pairing.key(run.config)
+        if control is not None and control.config != run.config
     ]
     return [own - other for own, other in both if own is not None and other is not None]
 

@@ -17,9 +17,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from kdsearch import comparison, comparison_figures, importance, results
+from kdsearch import (
+    comparison,
+    comparison_figures,
+    confirmation_figures,
+    importance,
+    results,
+    transfer_figures,
+)
 from kdsearch import figure_parts as parts
 from kdsearch.comparison import Comparison
+from kdsearch.confirmation import Confirmation, confirmation, floors
 from kdsearch.figure_style import Style, Theme, canvas, count_ticks, png, style, themed
 from kdsearch.records import SweepRecord, TrialRecord
 
@@ -42,6 +50,7 @@ class Findings:
     cost: str  # the first cost among the objectives: what the front is drawn against
     importances: dict[str, float]
     compared: Comparison | None  # None where trials were proposed one by one
+    confirmed: Confirmation | None  # None before a student was trained again
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ def find(sweep: SweepRecord) -> Findings:
     cost = next((name for name in results.objectives(sweep) if name in COSTS), "params")
     compared = comparison.compare(sweep)
     shares = importance.importances(sweep) if compared is None else {}
-    return Findings(sweep, results.front(sweep), cost, shares, compared)
+    return Findings(sweep, results.front(sweep), cost, shares, compared, confirmation(sweep))
 
 
 def _in_themes(drawing: Drawing, findings: Findings, themes: Sequence[Theme]) -> tuple[bytes, ...] | str:
@@ -86,7 +95,7 @@ def _in_themes(drawing: Drawing, findings: Findings, themes: Sequence[Theme]) ->
 def draw_front(findings: Findings, looks: Style) -> Figure | str:
     """Accuracy against cost: all trials, the front as a step line, the controls, the teacher."""
     sweep, front, cost = findings.sweep, findings.front, findings.cost
-    controls, search = results.completed(sweep, "control"), results.students(sweep, "search")
+    controls, search = floors(sweep), results.students(sweep, "search")
     full = [*results.completed(sweep, "search"), *controls]
     if not full:
         return "No trial has completed yet."
@@ -113,7 +122,7 @@ def draw_front(findings: Findings, looks: Style) -> Figure | str:
 def draw_retention(findings: Findings, looks: Style) -> Figure | str:
     """How much of the teacher's accuracy is left after how much compression; completed trials only."""
     sweep, front = findings.sweep, findings.front
-    search, controls = results.completed(sweep, "search"), results.completed(sweep, "control")
+    search, controls = results.completed(sweep, "search"), floors(sweep)
     if not search or np.isnan(_relative(sweep, search[0])).any():
         return "No trial has completed yet, or the teacher's accuracy or size is not known."
     figure, axes = canvas(
@@ -184,7 +193,7 @@ def draw_recipe(findings: Findings, looks: Style) -> Figure | str:
 def draw_curves(findings: Findings, looks: Style) -> Figure | str:
     """Validation accuracy by epoch: the front in colour, controls dashed, the rest in the background."""
     sweep, front = findings.sweep, findings.front
-    found = [trial for trial in results.students(sweep, "control", "search") if trial.epochs]
+    found = [trial for trial in results.students(sweep, "control", "search") if _has_a_curve(trial)]
     if not found:
         return "No trial has finished an epoch yet."
     figure, axes = canvas("Learning curves", "epoch", ACCURACY)
@@ -210,6 +219,11 @@ def draw_curves(findings: Findings, looks: Style) -> Figure | str:
     )
     parts.legend(figure, looks, found, _curve_marks(looks, found), with_families=False)
     return figure
+
+
+def _has_a_curve(trial: TrialRecord) -> bool:
+    """Whether its learning curve is drawn: the search's and the floors', not what repeats or tunes them."""
+    return bool(trial.epochs) and trial.purpose in ("", "floor")
 
 
 def draw_importance(findings: Findings, looks: Style) -> Figure | str:
@@ -249,6 +263,18 @@ DRAWINGS: Sequence[Drawing] = (
         draw_front,
     ),
     Drawing(
+        "confirmed",
+        "The front after confirmation",
+        "Hollow is the search's value, filled the mean of the repeats on validation, the three-pointed "
+        "mark their mean on the test split. In the middle the same beside the confirmed value, whose 95 % "
+        "interval is the bar: a hollow mark above it was luck. At the bottom the paired gain over no "
+        "distillation: a bar clear of the line helped or hurt. Faint students are not on the front of "
+        "record.",
+        lambda findings, looks: confirmation_figures.draw_confirmed(
+            findings.sweep, findings.confirmed, findings.cost, COSTS[findings.cost], looks
+        ),
+    ),
+    Drawing(
         "retention",
         "Retention against compression",
         "The same students relative to the teacher; the line joins the front. Completed trials only.",
@@ -266,6 +292,22 @@ DRAWINGS: Sequence[Drawing] = (
         "A long bar separates the most accurate tenth (at least five) of the completed trials from all of "
         "them. Size settings count too, since larger students are more accurate.",
         draw_importance,
+    ),
+    Drawing(
+        "transfer",
+        "Does a recipe hold at another size",
+        "Row: whose best fifth of recipes; column: where the recipes most like them were looked up. 100 is "
+        "the best trial of the column's band for its size, 50 what a random recipe gets. On the diagonal "
+        "the nearest other recipe of the same band: how much likeness says at all.",
+        lambda findings, looks: transfer_figures.draw_transfer(findings.sweep, looks),
+    ),
+    Drawing(
+        "volume",
+        "Hypervolume against cost",
+        "What each further second of training students bought: the hypervolume of the search's front, as "
+        "in `summary.json`. The diamond is the front of record by the means of its repeats: the difference "
+        "is what the search only seemed to have found. The teacher's training is not on the axis.",
+        lambda findings, looks: confirmation_figures.draw_volume(findings.sweep, findings.confirmed, looks),
     ),
     Drawing(
         "curves",

@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import warnings
 
-from kdsearch import results
+from kdsearch import results, summary
 from kdsearch.records import SweepRecord
 
 MIN_TRIALS = 10
 _MIN_GOOD_TRIALS = 5  # Optuna's documentation: at least 5 trials above the quantile for a stable answer
 
 
-def importances(sweep: SweepRecord) -> dict[str, float]:
+def importances(sweep: SweepRecord, band: int | None = None) -> dict[str, float]:
     """How far each setting separates the best tenth (at least 5) of the trials from all of them.
 
-    Of students that were trained together the first counts, the one that the sampler hears of.
+    Of all sizes, or of one size band; there for the accuracy beyond what size explains (`beyond_size`). Of
+    students that were trained together the first counts, the one that the sampler hears of.
 
     Empty with fewer than MIN_TRIALS completed trials or where nothing was searched.
     """
     found = [t for t in results.completed(sweep, "search") if t.params and t.student_number == 1]
+    found = sorted((t for t in found if band in (None, t.band)), key=lambda trial: trial.number)
     if len(found) < MIN_TRIALS:
         return {}
+    values = [results.accuracy(t) for t in found] if band is None else summary.beyond_size(found)
     import optuna  # takes a second; a report of a young sweep does without
 
     frozen = [
@@ -35,9 +38,9 @@ def importances(sweep: SweepRecord) -> dict[str, float]:
                 name: optuna.distributions.json_to_distribution(text)
                 for name, text in trial.distributions.items()
             },
-            value=results.accuracy(trial),
+            value=value,
         )
-        for trial in sorted(found, key=lambda trial: trial.number)
+        for trial, value in zip(found, values, strict=True)
     ]
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

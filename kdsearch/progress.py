@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from kdsearch import results, words
+from kdsearch.confirmation import Student, confirmation, front_of_record
 from kdsearch.records import EpochResult, Status, SweepRecord, TrialRecord
 
 LINE_EVERY_S = 60.0
@@ -157,18 +158,21 @@ class Progress:
 
 
 def front_table(sweep: SweepRecord) -> Table:
-    """The front for the terminal, smallest student first."""
-    teacher = results.teacher_accuracy(sweep)
+    """The front of record for the terminal, smallest student first; confirmed values where there are any."""
+    teacher, found = results.teacher_accuracy(sweep), confirmation(sweep)
+    known = {student.record.student_id: student for student in found.students} if found else {}
     title = "Pareto front" + (f" (teacher: {teacher:.4f} accuracy)" if teacher is not None else "")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("trial", "accuracy", "retention", "params", "smaller", "MACs"):
+    confirmed = ("confirmed", "p on front") if known else ()
+    for name in ("trial", "accuracy", *confirmed, "retention", "params", "smaller", "MACs"):
         table.add_column(name, justify="left" if name == "trial" else "right", no_wrap=True)
     table.add_column("student")
     table.add_column("recipe")
-    for trial in results.front(sweep):
+    for trial in front_of_record(sweep):
         table.add_row(
             trial.student_id,
             f"{results.accuracy(trial):.4f}",
+            *(_confirmed(known.get(trial.student_id)) if known else ()),
             words.percent(results.retention(sweep, trial)),
             count(trial.cost["params"]),
             words.times(results.compression(sweep, trial)),
@@ -177,3 +181,12 @@ def front_table(sweep: SweepRecord) -> Table:
             words.recipe(trial.config),
         )
     return table
+
+
+def _confirmed(student: Student | None) -> tuple[str, str]:
+    """Mean of the repeats ± their standard deviation, and the probability to be on the true front."""
+    if student is None:
+        return "", ""
+    known, share = student.validation, student.p_on_front
+    spread = "" if known.std is None else f" ± {known.std:.4f}"
+    return f"{known.mean:.4f}{spread}", "" if share is None else f"{share:.2f}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kdsearch import cli, costs, journal, pareto
-from kdsearch.confirmation import Student, confirmation, front_of_record, no_kd_controls
+from kdsearch.confirmation import Split, Student, confirmation, front_of_record, no_kd_controls
 from kdsearch.front import accuracy as accuracy  # this and the next ones for whoever asks `results`
 from kdsearch.front import completed as completed
 from kdsearch.front import front as front
@@ -188,7 +188,7 @@ def pareto_rows(sweep: SweepRecord) -> list[Row]:
     return [
         trial_row(sweep, trial, True)
         | blank
-        | _confirmed_values(known.get(trial.student_id))
+        | _confirmed_values(known.get(trial.student_id), found.split)
         | {"cost_s": round(spent[trial.student_id].total, 3)}
         for trial in front_of_record(sweep)
     ]
@@ -202,7 +202,7 @@ def confirmed_rows(sweep: SweepRecord) -> list[Row]:
     spent = costs.of_front(sweep)
     return [
         trial_row(sweep, student.record, student.is_on_front)
-        | _confirmed_values(student)
+        | _confirmed_values(student, found.split)
         | {"was_on_front": student.was_on_front, "split": found.split}
         | {"verdict": student.verdict or None, "verdict_over_kd": student.verdict_over_kd or None}
         | _interval("gain_over_kd", student.gain_over_kd)
@@ -211,7 +211,7 @@ def confirmed_rows(sweep: SweepRecord) -> list[Row]:
     ]
 
 
-def _confirmed_values(student: Student | None) -> Row:
+def _confirmed_values(student: Student | None, split: Split) -> Row:
     """The CONFIRM_COLUMNS of one student but its cost; None where nothing applies."""
     if student is None:
         return {}
@@ -221,7 +221,7 @@ def _confirmed_values(student: Student | None) -> Row:
         "confirmed_val_accuracy_std": student.validation.std,
         "test_accuracy_mean": student.test and student.test.mean,
         "test_accuracy_std": student.test and student.test.std,
-        "no_kd_test_accuracy_mean": student.no_kd and student.no_kd.mean,
+        "no_kd_test_accuracy_mean": student.no_kd.mean if student.no_kd and split == "test" else None,
         **_interval("gain", student.gain),
         "p_on_front": student.p_on_front,
     }

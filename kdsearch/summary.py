@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdsearch import results
+import numpy as np
+
+from kdsearch import costs, results
+from kdsearch.confirmation import confirmation, front_of_record
 from kdsearch.records import Event, SweepRecord, TrialConfig, TrialRecord
 from kdsearch.volume import hypervolume as hypervolume  # for whoever asks `summary`
 
@@ -62,7 +65,8 @@ def summary(sweep: SweepRecord, events: Sequence[Event]) -> dict[str, Any]:
         "objectives": list(results.objectives(sweep)),
         "trials": counts(sweep),
         "teacher_accuracy": results.teacher_accuracy(sweep),
-        "front": [trial.student_id for trial in results.front(sweep)],
+        "front": [trial.student_id for trial in front_of_record(sweep)],
+        "search_front": [trial.student_id for trial in results.front(sweep)],
         "beaten_by_control": {
             student.student_id: control.trial_id for student, control in results.beaten_by_controls(sweep)
         },
@@ -71,6 +75,8 @@ def summary(sweep: SweepRecord, events: Sequence[Event]) -> dict[str, Any]:
         "wall_s": round(wall_s(runs), 3),
         "phases": phases(runs),
         "training": training_time(sweep),
+        "costs": costs_of(sweep, events),
+        "confirmation": confirmed(sweep),
         "sessions": len(runs),
         "test_openings": len(sweep.test_openings),
     }
@@ -137,6 +143,41 @@ def budget_reached(sweep: SweepRecord) -> dict[str, Any] | None:
     return event and {name: event[name] for name in ("budget", "limit", "value", "text")}
 
 
+def costs_of(sweep: SweepRecord, events: Sequence[Event]) -> dict[str, Any]:
+    """Seconds by kind of work, and by front student with its share of everything that is not its own."""
+    spent = costs.accounts(sweep, events)
+    return {
+        "unit": costs.unit(sweep),
+        "accounts": {
+            key: {"trials": account.num_trials, "epochs": account.epochs}
+            | {name: round(getattr(account, name), 3) for name in ("time_s", "cpu_s", "gpu_s")}
+            for key, account in spent.items()
+        },
+        "front": {
+            name: {part: round(getattr(cost, part), 3) for part in ("own", "confirming", "share", "total")}
+            for name, cost in costs.of_front(sweep).items()
+        },
+    }
+
+
+def confirmed(sweep: SweepRecord) -> dict[str, Any] | None:
+    """What repeats made of the search's front, None before there are any; accuracies are fractions."""
+    found = confirmation(sweep)
+    if found is None:
+        return None
+    variance, degrees = found.spread
+    return {
+        "is_complete": found.is_complete,
+        "students": len(found.students),
+        "left": [student.record.student_id for student in found.left],
+        "unrepeated": [trial.student_id for trial in found.unrepeated],
+        "selection_bias": found.bias,
+        "seed_std": math.sqrt(variance) if degrees else None,
+        "seed_degrees": degrees,
+        "gains_on": found.split,
+    }
+
+
 def bands(sweep: SweepRecord) -> list[tuple[float, float]]:
     """The size bands (low, high), smallest first; one band where the journal has none."""
     edges = (sweep.header.get("bands") or {}).get("edges") or [0.0, math.inf]
@@ -164,3 +205,12 @@ def group(sweep: SweepRecord, label: str, found: Sequence[TrialRecord]) -> Group
 def _cell(found: Sequence[TrialRecord]) -> Cell | None:
     values = [results.accuracy(trial) for trial in found]
     return Cell(len(values), math.fsum(values) / len(values), max(values)) if values else None
+
+
+def beyond_size(trials: Sequence[TrialRecord]) -> list[float]:
+    """Accuracies of completed trials less a straight line in log10 of the params, fitted to these trials."""
+    values = np.array([results.accuracy(trial) for trial in trials])
+    sizes = np.log10([trial.cost["params"] for trial in trials])
+    if len(set(sizes.tolist())) < 2:
+        return [float(value) for value in values]
+    return [float(value) for value in values - np.polyval(np.polyfit(sizes, values, 1), sizes)]

@@ -39,7 +39,8 @@ def hypervolume(sweep: SweepRecord) -> dict[str, Any]:
 
 def _floor(sweep: SweepRecord) -> tuple[float, str]:
     """The first finished control of the smallest band that has one: it never changes once it is there."""
-    found = sorted(fronts.completed(sweep, "control"), key=lambda trial: (trial.band, trial.number))
+    floors = [trial for trial in fronts.completed(sweep, "control") if trial.purpose in ("", "floor")]
+    found = sorted(floors, key=lambda trial: (trial.band, trial.number))
     return (fronts.accuracy(found[0]), found[0].trial_id) if found else (0.0, "")
 
 

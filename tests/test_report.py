@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import confirmed_journals
 import journals
 import pytest
 import yaml
@@ -21,6 +22,7 @@ from kdsearch.records import replay
 
 ROOT = Path(__file__).parents[1]
 PNG = b"\x89PNG\r\n\x1a\n"
+PICTURES = ("front", "retention", "recipe", "importance", "volume", "curves")  # of a small search
 
 # Written out: these are what other people's scripts rely on.
 TRIALS_HEADER = (
@@ -72,6 +74,11 @@ def small(tmp_path_factory):
     return report.write(small_story().write(tmp_path_factory.mktemp("small")))
 
 
+def after_confirmation():
+    story = journals.realistic(40)
+    return confirmed_journals.confirmed(story)
+
+
 def blocks_of(story):
     """What the report says, without drawing."""
     names = [drawing.name for drawing in figures.DRAWINGS]
@@ -87,7 +94,7 @@ def text_of(story):
 
 def test_every_file_of_the_contract_is_written(simulated):
     written = {str(path.relative_to(simulated.folder)) for path in simulated.files}
-    pictures = {f"figures/{name}.png" for name in ("front", "retention", "recipe", "importance", "curves")}
+    pictures = {f"figures/{name}.png" for name in PICTURES}
     tables = {"trials.csv", "curves.csv", "pareto.csv", "summary.json"}
     assert written == {*pictures, *tables, "report.md", "report.html", "spec.yaml"}
     assert written <= contents(simulated.folder).keys()
@@ -172,7 +179,7 @@ def test_frames_hold_the_values_of_their_files(small):
 
 def test_figures_are_pictures(simulated):
     pictures = [path.read_bytes() for path in (simulated.folder / "figures").iterdir()]
-    assert len(pictures) == 5
+    assert len(pictures) == len(PICTURES)
     assert all(picture.startswith(PNG) for picture in pictures)
 
 
@@ -287,8 +294,18 @@ def test_it_says_how_far_to_trust_the_numbers(sentence):
 
 def test_a_confirmed_front_is_not_called_unconfirmed():
     story = small_story()
-    story.trial(0, [0.5], role="confirm")
-    assert "Unconfirmed" not in text_of(story)
+    for number in range(3):
+        story.trial(number, [0.5], role="confirm", partner=f"t000{number}")
+    text = text_of(story)
+    assert not [word for word in ("Unconfirmed", "Optimistic:", "One seed:", "Partly") if word in text]
+
+
+def test_a_front_that_was_repeated_in_part_is_called_so():
+    story = small_story()
+    story.trial(0, [0.5], role="confirm", partner="t0000")
+    text = text_of(story)
+    assert "Partly confirmed: 1 of 3 front students" in text
+    assert "One seed:" in text
 
 
 def test_openings_of_the_test_split_are_counted():
@@ -340,7 +357,7 @@ def test_every_markdown_table_has_as_many_cells_in_every_row(simulated):
 
 def test_the_page_embeds_its_figures_and_asks_for_nothing(simulated):
     page = (simulated.folder / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 10
+    assert page.count("data:image/png;base64,") == 2 * len(PICTURES)
     assert not re.search(r"""(src|href|srcset)=["'](?!data:)""", page)
     assert "url(" not in page
     assert "<script" not in page
@@ -413,11 +430,12 @@ def drawn(drawing, story, theme=LIGHT):
 
 @pytest.mark.parametrize("drawing", figures.DRAWINGS, ids=lambda drawing: drawing.name)
 def test_every_figure_has_a_title_and_named_axes(drawing):
-    compared = {"gains": four_methods, "temperature": temperatures}
+    compared = {"gains": four_methods, "temperature": temperatures, "confirmed": after_confirmation}
+    compared["transfer"] = lambda: journals.realistic(80)
     story = compared.get(drawing.name, lambda: journals.realistic(30))()
-    first, *_ = drawn(drawing, story).axes
+    first, *others = drawn(drawing, story).axes
     assert first.get_title(loc="left")
-    assert first.get_xlabel()
+    assert any(axes.get_xlabel() for axes in (first, *others))  # panels one below the other share theirs
     assert first.get_ylabel() or [label.get_text() for label in first.get_yticklabels()]
 
 
