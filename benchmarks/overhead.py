@@ -35,6 +35,7 @@ student: {resnet: {depth: 8, width: {type: float, low: 0.25, high: 0.5, step: 0.
 distill: {alpha: {type: float, low: 0.1, high: 0.9}, temperature: 4, response: kd}
 train: {epochs: 10, batch_size: 64, lr: {type: float, low: 0.02, high: 0.2, log: true}}
 search: {trials: %d}
+confirm: {seeds: 0}
 resources: {max_concurrent: 1}
 """
 

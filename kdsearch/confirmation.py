@@ -94,8 +94,8 @@ def confirmation(sweep: SweepRecord) -> Confirmation | None:
     if not found:
         return None
     members = {trial.student_id: trial for trial in front(sweep)}
-    repeated = {one.student.student_id for one in found}
-    unrepeated = tuple(trial for name, trial in members.items() if name not in repeated)
+    repeated = {pairing.recipe_key(one.student) for one in found}  # a trial proposed twice is repeated once
+    unrepeated = tuple(trial for trial in members.values() if pairing.recipe_key(trial) not in repeated)
     is_complete = all(_could_not_be_repeated(sweep, trial) for trial in unrepeated)
     values = [[accuracy(run) for run in one.runs] for one in found]
     spread = membership.pooled_variance(values)

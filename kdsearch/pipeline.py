@@ -33,6 +33,7 @@ from kdsearch.records import Choice
 from kdsearch.search import cluster, driver
 from kdsearch.search.bands import CostOf, extreme_students
 from kdsearch.search.conductor import Conductor
+from kdsearch.search.sealed import SealedTest
 from kdsearch.spec import SweepSpec
 from kdsearch.teacher import Teacher
 from kdsearch.teachers import Faculty
@@ -47,16 +48,16 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
     """Raises UsageError and NotFinishedError; an interruption is journalled and passed on."""
     phases = Phases()
     with phases.of("data"):
-        images = load_data(spec)
+        images, test = load_data(spec), load_test(spec)
     if images.unlabelled is not None:
         progress.say(f"without labels: {images.unlabelled.words}")
     cost_of = cost_function(images)
     lineup = lay_out(spec, cost_of)
     loaded = load_teachers(spec, images, lineup)
     check_num_trials(spec, lineup, loaded)
-    if spec.confirm.seeds:
-        progress.say("confirm.seeds is not used yet: the front is not retrained, and the report says so")
-    session.begin(spec, journal, cost_of, sizes(images))
+    if spec.confirm.seeds and not len(test):
+        progress.say(f"{spec.data.dataset} has no test split: the front is confirmed on validation alone")
+    session.begin(spec, journal, cost_of, sizes(images) | {"num_test": len(test)})
     (output / "spec.yaml").write_text(yaml.safe_dump(specs.to_dict(spec), sort_keys=False))
     tracker = tracking.Tracker(list(journal.events), functools.partial(journal.append, "mlflow_run"))
     journal.listeners.append(tracker.put)
@@ -68,7 +69,7 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
                 faculty = train_teachers(spec, images, lineup, loaded, journal, progress)
                 guards.announce(cautions(spec, images, faculty, cost_of), journal, progress.say)
             with phases.of("search"):
-                search(spec, images, faculty, lineup, output, journal, progress)
+                search(spec, images, faculty, test, lineup, output, journal, progress)
     except BaseException as error:
         is_interrupt = isinstance(error, KeyboardInterrupt)
         status = "interrupted" if is_interrupt else "failed"
@@ -122,6 +123,15 @@ class Phases:
 def load_data(spec: SweepSpec) -> ImageData:
     try:
         return data.load(spec.data)
+    except data.DataError as error:
+        raise cli.UsageError(str(error)) from None
+
+
+def load_test(spec: SweepSpec) -> SealedTest:
+    """The test split, read once and sealed; none where nothing is confirmed, or the data set has none."""
+    try:
+        has_any = spec.confirm.seeds > 0 and data.has_test(spec.data)
+        return SealedTest(data.load_test(spec.data) if has_any else None)
     except data.DataError as error:
         raise cli.UsageError(str(error)) from None
 
@@ -273,17 +283,21 @@ def search(
     spec: SweepSpec,
     images: ImageData,
     faculty: Faculty,
+    test: SealedTest,
     lineup: Lineup,
     output: Path,
     journal: Journal,
     progress: Progress,
 ) -> None:
-    """Run every trial that the spec still wants. Raises NotFinishedError when all of them failed."""
+    """Run every trial that the spec still wants, of the search and after it.
+
+    Raises NotFinishedError when all search trials failed.
+    """
     stages = lineup.stages({name: num_stages(network) for name, network in faculty.networks.items()})
-    conductor = Conductor(spec, journal, stages, lineup.cost_of, settle=lineup.settled)
-    progress.start_search(conductor.sweep, conductor.num_trials)
+    conductor = Conductor(spec, journal, stages, lineup.cost_of, settle=lineup.settled, num_test=len(test))
+    progress.start_search(conductor.sweep, conductor.num_trials, lambda: conductor.left)
     try:
-        driver.run_search(spec, conductor, images, faculty, output, progress.tick)
+        driver.run_search(spec, conductor, images, faculty, test, output, progress.tick)
     finally:
         progress.end_search()
         reached = conductor.sweep.budget_reached

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 
 from rich import box
 from rich.console import Console, Group
@@ -17,6 +18,7 @@ from rich.table import Table
 
 from kdsearch import results, words
 from kdsearch.confirmation import Student, confirmation, front_of_record
+from kdsearch.pairing import Left
 from kdsearch.records import EpochResult, Status, SweepRecord, TrialRecord
 
 LINE_EVERY_S = 60.0
@@ -42,14 +44,28 @@ def count(number: float) -> str:
     return f"{number:.3g}"
 
 
-def time_left(sweep: SweepRecord, num_trials: int, elapsed_s: float, done_before: int) -> float | None:
-    """Seconds until the search ends, from the rate of this session; None before the first trial ended."""
-    ended = sum(trial.status != "running" for trial in sweep.trials.values())
-    here = ended - done_before
-    if here <= 0:
-        return None
-    controls = len(sweep.of_role("control"))
-    return elapsed_s / here * (num_trials + controls - ended)
+def num_expected(sweep: SweepRecord, num_trials: int, left: Left) -> int:
+    """Trials of all roles, as far as they are known: what follows the search shows when it begins."""
+    num_search = len(sweep.of_role("search"))
+    is_over = left.total or len(sweep.of_role("confirm"))  # a budget may have ended it early
+    return len(sweep.trials) + left.total + (0 if is_over else max(0, num_trials - num_search))
+
+
+def time_left(num_expected: int, num_ended: int, elapsed_s: float, done_before: int) -> float | None:
+    """Seconds until all have ended, from the rate of this session; None before the first trial ended."""
+    here = num_ended - done_before
+    return elapsed_s / here * (num_expected - num_ended) if here > 0 else None
+
+
+def stage(left: Left) -> str:
+    """What follows the search and how much of it is still to start; '' while nothing is known of it."""
+    parts = (
+        (left.tuning, "tuning controls"),
+        (left.repeats, "repeats of the front"),
+        (left.pairs, "paired controls"),
+    )
+    words = ", ".join(f"{number} {name}" for number, name in parts if number)
+    return f"still to start: {words}" if words else ""
 
 
 def best_by_band(sweep: SweepRecord) -> list[TrialRecord | None]:
@@ -76,6 +92,7 @@ class Progress:
         self._started = self._last
         self._sweep: SweepRecord | None = None
         self._num_trials = 0
+        self._left: Callable[[], Left] = Left
         self._done_before = 0
 
     def say(self, text: str) -> None:
@@ -98,8 +115,9 @@ class Progress:
             accuracy = result.metrics["val_accuracy"]
             self.say(f"  teacher epoch {result.epoch}/{num_epochs}  accuracy {accuracy:.4f}  {left} left")
 
-    def start_search(self, sweep: SweepRecord, num_trials: int) -> None:
-        self._sweep, self._num_trials = sweep, num_trials
+    def start_search(self, sweep: SweepRecord, num_trials: int, left: Callable[[], Left]) -> None:
+        """`left` says what still follows the search."""
+        self._sweep, self._num_trials, self._left = sweep, num_trials, left
         self._done_before = sum(trial.status != "running" for trial in sweep.trials.values())
         self._started = self._last = time.monotonic()
         if self.console.is_terminal:
@@ -120,27 +138,29 @@ class Progress:
         elif self._sweep is not None:
             self.say(self.line())
 
-    def _parts(self) -> tuple[Counter[Status], float, str]:
+    def _parts(self) -> tuple[Counter[Status], int, float, str]:
         assert self._sweep is not None
         counts = Counter(trial.status for trial in self._sweep.trials.values())
         elapsed = time.monotonic() - self._started
-        left = time_left(self._sweep, self._num_trials, elapsed, self._done_before)
-        return counts, elapsed, "?" if left is None else duration(left)
+        total = num_expected(self._sweep, self._num_trials, self._left())
+        left = time_left(total, sum(counts.values()) - counts["running"], elapsed, self._done_before)
+        return counts, total, elapsed, "?" if left is None else duration(left)
 
     def line(self) -> str:
         """One line for logs: counts, best of each size band, elapsed and estimated time left."""
         assert self._sweep is not None
-        counts, elapsed, left = self._parts()
+        counts, _, elapsed, left = self._parts()
         states = ", ".join(f"{counts[status]} {status}" for status in STATUSES)
         bests = "/".join(f"{t.val_accuracy:.3f}" if t else "-" for t in best_by_band(self._sweep))
         clock = f"{duration(elapsed)} elapsed, about {left} left"
-        return f"  {states}; best small/medium/large {bests}; {clock}"
+        return "; ".join(
+            filter(None, [f"  {states}", f"best small/medium/large {bests}", stage(self._left()), clock])
+        )
 
     def _panel(self) -> Group:
         assert self._sweep is not None
-        counts, elapsed, left = self._parts()
+        counts, total, elapsed, left = self._parts()
         ended = sum(counts.values()) - counts["running"]
-        total = max(self._num_trials + len(self._sweep.of_role("control")), ended)
         head = Table.grid(padding=(0, 2))
         head.add_row(
             ProgressBar(total=total, completed=ended, width=30),
@@ -154,7 +174,7 @@ class Progress:
             size = f"{count(edges[i])} to {count(edges[i + 1])} params"
             best = f"{trial.val_accuracy:.4f} ({trial.student_id})" if trial else "-"
             bests.add_row("best of" if i == 0 else "", size, best)
-        return Group(head, bests)
+        return Group(head, *filter(None, [stage(self._left())]), bests)
 
 
 def front_table(sweep: SweepRecord) -> Table:

@@ -205,6 +205,7 @@ class TrialRecord:
     purpose: Purpose = ""
     partner: str = ""  # the trial that it is compared with, or repeats
     test_accuracy: float | None = None  # of a trial that was allowed to open the test split
+    peer_test_accuracies: Sequence[float] = ()  # of its further students
 
     @property
     def student_id(self) -> str:
@@ -228,6 +229,9 @@ class TrialRecord:
                 for epoch in self.epochs
             ],
             student_number=number,
+            test_accuracy=(self.test_accuracy, *self.peer_test_accuracies)[number - 1]
+            if self.test_accuracy is not None
+            else None,
         )
         record.student = f"students/{record.student_id}" if self.student else ""
         return record
@@ -316,6 +320,7 @@ class SweepRecord:
             trial.reason, trial.rule = event["reason"], event["rule"]
             trial.error, trial.student = event["error"], event["student"]
             trial.test_accuracy = event.get("test_accuracy")
+            trial.peer_test_accuracies = tuple(event.get("peer_test_accuracies", ()))
         elif kind == "mlflow_run":
             if event["trial_id"]:
                 self.trials[event["trial_id"]].mlflow_run_id = event["run_id"]

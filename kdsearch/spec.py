@@ -107,6 +107,7 @@ class DataSpec:
     seed: int = 0
 
 
+CONFIRM_SEEDS = 3
 DISTILL_NUMBERS = ("alpha", "temperature", "label_weight", "teacher_views")
 
 
@@ -154,7 +155,10 @@ class SearchSpec:
 
 @dataclass(frozen=True)
 class ConfirmSpec:
+    """`seeds` 0: nothing follows the search. `tuning`: trials for each kind of control in a size band."""
+
     seeds: int
+    tuning: int = 4
 
 
 @dataclass(frozen=True)
@@ -296,7 +300,7 @@ def _spec(root: Node, found: list[Problem]) -> SweepSpec:
         ),
         train=values["train"],
         search=SearchSpec(**{**search, "early_stopping": _early_stopping(search, values["train"]["epochs"])}),
-        confirm=ConfirmSpec(**values["confirm"]),
+        confirm=_confirm(values["confirm"], search["sampler"]),
         resources=ResourcesSpec(**values["resources"]),
     )
 
@@ -306,6 +310,12 @@ def _early_stopping(search: Options, epochs: int) -> EarlyStopping:
     early = EarlyStopping(**search["early_stopping"])
     decides = search["sampler"] == "tpe" and early.grace_epochs < epochs
     return dataclasses.replace(early, scheduler=early.scheduler or ("pareto" if decides else "none"))
+
+
+def _confirm(values: Options, sampler: str) -> ConfirmSpec:
+    """Three seeds unless the spec says otherwise; a sampler that lists repeats its trials itself."""
+    seeds = values["seeds"]
+    return ConfirmSpec(CONFIRM_SEEDS * (sampler == "tpe") if seeds is None else seeds, values["tuning"])
 
 
 def _data(values: Options) -> DataSpec:

@@ -193,6 +193,9 @@ def _check_sampler(values: Values, problems: Problems) -> None:
             allowed = "1 with sampler tpe, whose trials all differ: give sampler: grid or one_at_a_time"
             problems.add(("search", "seeds"), allowed, 1)
         return
+    if values["confirm"]["seeds"]:
+        allowed = f"0 with sampler {sampler}, which repeats its own trials: give search.seeds"
+        problems.add(("confirm", "seeds"), allowed, 0)
     early = search["early_stopping"]
     if early is not INVALID and early["scheduler"] not in (None, "none"):
         allowed = f"none with sampler {sampler}: it compares trials of equal budget"
@@ -345,7 +348,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[Values, Problems], None]], ...] =
     (("train.epochs",), _check_train),
     (("search.objectives",), _check_objectives),
     (("search.early_stopping", "train.epochs"), _check_early_stopping),
-    (("search.trials", "search.sampler", "search.seeds"), _check_sampler),
+    (("search.trials", "search.sampler", "search.seeds", "confirm.seeds"), _check_sampler),
     (("distill.alpha", "distill.label_weight", "distill.response"), _check_label_weight),
     (("distill",), _check_schedule),
     (("distill",), _check_curriculum),

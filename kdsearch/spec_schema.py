@@ -97,15 +97,19 @@ SEARCH = Section(
             "list", ("val_accuracy", "params"), f"val_accuracy first, then one or more of {', '.join(COSTS)}"
         ),
         "early_stopping": EARLY_STOPPING,
-        "time_s": _fixed("float", None, "seconds after which no further trial starts", low=1),
+        "time_s": _fixed("float", None, "seconds after which no further search trial starts", low=1),
         "device_s": _fixed(
             "float",
             None,
-            "seconds of all trials' epochs, added up, after which no further trial starts",
+            "seconds of all trials' epochs, added up, after which no further search trial starts",
             low=1,
         ),
         "hypervolume": _fixed(
-            "float", None, "as in summary.json: once it is reached no further trial starts", low=0.001, high=1
+            "float",
+            None,
+            "as in summary.json: once it is reached no further search trial starts",
+            low=0.001,
+            high=1,
         ),
         "patience": _fixed(
             "int",
@@ -129,7 +133,22 @@ SEARCH = Section(
 
 CONFIRM = Section(
     "training the front again",
-    {"seeds": _fixed("int", 0, "fresh seeds for each student on the front", low=0)},
+    {
+        "seeds": _fixed(
+            "int",
+            None,
+            "fresh seeds for each student on the front, each beside two controls; by default 3, and 0 where "
+            "the sampler lists its trials; 0: the front stays as the search found it",
+            low=0,
+        ),
+        "tuning": _fixed(
+            "int",
+            4,
+            "trials for the lr and weight decay of each kind of control, in every size band that has "
+            "students near the front; none where the spec searches neither",
+            low=1,
+        ),
+    },
     fixed=True,
 )
 

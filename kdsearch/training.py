@@ -186,14 +186,21 @@ class Training:
         return EpochResult(epoch, metrics, means, time_s, cpu_s, fill_s)
 
     def evaluate(self) -> float:
-        """The student's accuracy on the validation split, a fraction.
+        """The student's accuracy on the validation split, a fraction. Raises as `accuracies_on`."""
+        return self._accuracy(self.student, self._validation, "validation")
+
+    def accuracies_on(self, images: Views, name: str) -> tuple[float, ...]:
+        """The accuracy of each of `students` on other images than it is validated on; `name` says which.
 
         Raises NonFiniteLoss where an output is not finite: argmax would call that a class.
         """
-        logits = predict(self.student, self._validation, self.policy)
+        return tuple(self._accuracy(student, images, name) for student in self.students)
+
+    def _accuracy(self, student: Classifier, images: Views, name: str) -> float:
+        logits = predict(student, images, self.policy)
         if not bool(torch.isfinite(logits).all()):
-            raise NonFiniteLoss(self.epoch, self._num_batches, {"validation logits": math.nan})
-        return (logits.argmax(dim=1) == self._validation.labels).double().mean().item()
+            raise NonFiniteLoss(self.epoch, self._num_batches, {f"{name} logits": math.nan})
+        return (logits.argmax(dim=1) == images.labels).double().mean().item()
 
     def state_dict(self) -> State:
         """What a resumed training needs, as tensors and plain values; a copy, later epochs leave it alone."""

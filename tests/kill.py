@@ -36,6 +36,7 @@ distill:
   feature: {none: , fitnet: {weight: {type: float, low: 1, high: 100, log: true}}}
 train: {epochs: %(epochs)d, batch_size: 64, lr: {type: float, low: 0.02, high: 0.2, log: true}}
 search: {trials: %(trials)d, early_stopping: {scheduler: asha, grace_epochs: 2, reduction_factor: 3}}
+confirm: {seeds: 0}
 """
 
 Events = list[dict[str, Any]]

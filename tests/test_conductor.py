@@ -32,6 +32,7 @@ distill:
   feature: {none: , fitnet: {weight: {type: float, low: 1, high: 100, log: true}}}
 train: {epochs: 4, lr: {type: float, low: 0.01, high: 0.3, log: true}}
 search: {trials: 6, early_stopping: {scheduler: asha, grace_epochs: 1, reduction_factor: 2}}
+confirm: {seeds: 0}
 """
 
 

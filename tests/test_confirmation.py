@@ -118,7 +118,7 @@ def test_a_lucky_student_leaves_the_front_of_record():
 
 def test_a_contender_joins_the_front_of_record_where_the_lucky_one_leaves():
     story = searched()
-    story.trial(2, [0.1, 0.695], SIZES["large"], trial_config=of(0.5))  # a contender at t0001's size
+    story.trial(2, [0.1, 0.695], SIZES["large"], trial_config=of(0.5, 4.0))  # a contender at t0001's size
     repeated(story, {"t0000": [0.5, 0.5], "t0001": [0.68, 0.69], "t0002": [0.70, 0.71]})
     assert [trial.trial_id for trial in front_of_record(replay(story.events))] == ["t0000", "t0002"]
 

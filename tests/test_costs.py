@@ -102,12 +102,12 @@ def test_the_front_carries_all_that_was_trained(gpus):
 
 def test_a_control_that_two_students_share_is_split_between_them():
     story = journals.Story()
-    story.trial(0, [0.1, 0.5], 10_000)
-    story.trial(1, [0.1, 0.5], 10_000)  # same architecture and recipe: same control
+    for number, temperature in enumerate([2.0, 3.0]):  # same architecture and recipe: same control
+        story.trial(number, [0.1, 0.5], 10_000, trial_config=journals.config(temperature=temperature))
     sequel, sweep = confirmed_journals.Sequel(story), replay(story.events)
     again = pairing.repeat(sweep, sweep.trials["t0000"], 1)
     for trial in sweep.of_role("search"):
-        sequel.add("confirm", again, trial, 0.5)
+        sequel.add("confirm", pairing.repeat(sweep, trial, 1), trial, 0.5)
     sequel.add("control", again.control, sweep.trials["t0000"], 0.4, "no_kd")
     first, second = costs.of_front(replay(story.events)).values()
     assert first.confirming == second.confirming == (4 + 4 / 2) * CPU_S

@@ -26,6 +26,7 @@ distill:
   online: {dml: {peers: 2, peer_width: 0.5}}
 train: {epochs: 4, batch_size: 64, lr: 0.1}
 search: {trials: 2, early_stopping: none}
+confirm: {seeds: 0}
 """
 
 

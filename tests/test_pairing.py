@@ -41,16 +41,16 @@ def test_each_place_of_the_front_has_one_contender_the_nearest() -> None:
     made = story()
     made.trial(0, [0.80], params=10_000)
     for number, value in enumerate([0.785, 0.795, 0.795], start=1):
-        made.trial(number, [value], params=10_000 + number)
+        made.trial(number, [value], params=10_000 + number, trial_config=of(0.25, lr=number / 100))
 
     assert ids(pairing.near_front(replay(made.events))) == ["t0000", "t0002"]
 
 
 def test_a_contender_is_measured_against_students_no_more_costly_in_anything() -> None:
     made = Story(data=DATA, objectives=["val_accuracy", "params", "macs"])
-    made.trial(0, [0.80], params=10_000, macs=900)
-    made.trial(1, [0.95], params=12_000, macs=5_000)
-    made.trial(2, [0.79], params=13_000, macs=1_000)
+    made.trial(0, [0.80], params=10_000, macs=900, trial_config=of(0.25))
+    made.trial(1, [0.95], params=12_000, macs=5_000, trial_config=of(0.3))
+    made.trial(2, [0.79], params=13_000, macs=1_000, trial_config=of(0.35))
 
     assert ids(pairing.near_front(replay(made.events))) == ["t0000", "t0001", "t0002"]
 
@@ -63,6 +63,20 @@ def test_stopped_and_failed_trials_and_controls_are_never_near_the_front() -> No
     made.trial(0, [0.99], params=9_000, role="control")
 
     assert ids(pairing.near_front(replay(made.events))) == ["t0000"]
+
+
+def test_trials_that_differ_in_their_seed_alone_are_one_student_and_repeated_once() -> None:
+    made = story()
+    for number, value in enumerate([0.79, 0.80, 0.795]):
+        made.trial(number, [value], params=10_000, trial_config=of(0.25, seed=number))
+    sweep = replay(made.events)
+    again = pairing.repeat(sweep, sweep.trials["t0001"], 1)
+    made.trial(0, [0.78], role="confirm", trial_config=again, partner="t0001")
+    sweep = replay(made.events)
+
+    assert ids(pairing.near_front(sweep)) == ["t0001"]
+    assert [one.student.trial_id for one in pairing.confirmed(sweep)] == ["t0001"]
+    assert ids(pairing.repeats(sweep, sweep.trials["t0002"])) == ["r0000"]
 
 
 def test_noise_is_what_the_split_leaves_open_until_repeats_show_more() -> None:

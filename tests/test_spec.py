@@ -141,7 +141,7 @@ def test_what_is_not_given_has_a_default(load):
     assert small.search == spec.SearchSpec(
         4, 0, ("val_accuracy", "params"), spec.EarlyStopping("pareto", 1, 3), None
     )
-    assert small.confirm.seeds == 0
+    assert small.confirm == spec.ConfirmSpec(seeds=3, tuning=4)
     kd = {"kd": {"student_temperature": None, "alpha": None, "temperature": None}}
     assert small.distill.slots == {slot: {"none": {}} for slot in SLOTS} | {"response": kd}
     assert small.distill.label_weight is None

@@ -26,6 +26,7 @@ student: {resnet: {depth: 8, width: {type: categorical, choices: [0.125, 0.25]}}
 distill: {response: kd}
 train: {epochs: 2, batch_size: 64}
 search: {trials: 4, early_stopping: none}
+confirm: {seeds: 0}
 """
 
 PARTS = ["again/generation 0", "again/generation 1", "again/generation 2", "plain"]

@@ -43,6 +43,7 @@ distill:
   response: kd
 train: {epochs: 30, batch_size: 64, lr: {type: float, low: 0.02, high: 0.2, log: true}}
 search: {trials: 8, early_stopping: none}
+confirm: {seeds: 0}
 """
 
 # The task is a nested function: Ray ships it whole, where a module's function would have to be importable.

@@ -19,8 +19,10 @@ from typing import Any
 from kdsearch import online
 from kdsearch.journal import Journal
 from kdsearch.losses.deployed import deployed
+from kdsearch.pairing import ARMS, Left
 from kdsearch.records import Choice, Role, SweepRecord, TrialConfig, TrialRecord, replay, trial_id
 from kdsearch.search import budgets
+from kdsearch.search.afterwards import Afterwards
 from kdsearch.search.bands import CostOf, band_of
 from kdsearch.search.judge import Judge
 from kdsearch.search.queue import Wanted, queue
@@ -42,6 +44,7 @@ class Task:
     checkpoint_epochs: tuple[int, ...]  # rungs: report and checkpoint there, for the stopping rule
     from_checkpoint: str = ""
     from_sha256: str = ""
+    opens_test: bool = False  # may evaluate the test split in the end; the journal says so already
 
     @property
     def folder(self) -> str:
@@ -70,6 +73,7 @@ class Report:
     node: str = ""  # host name of the worker's machine
     error: str = ""  # why the training failed
     reason: str = ""  # "diverged", "error", or "storage": the sweep's folder cannot be written
+    test_accuracies: list[float] = field(default_factory=list)  # of every student, where the task allowed it
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -83,7 +87,7 @@ class Conductor:
     """The state of the search: pending and running trials, and the budget.
 
     `cost_of` measures a student without training it; `settle` fills in what of a proposal follows from the
-    student's size: the teacher assistants.
+    student's size: the teacher assistants. `num_test` counts the images of the test split, 0 without one.
     """
 
     def __init__(
@@ -94,17 +98,20 @@ class Conductor:
         cost_of: CostOf,
         clock: Callable[[], float] = time.time,
         settle: Callable[[TrialConfig], TrialConfig] = lambda config: config,
+        num_test: int = 0,
     ) -> None:
         self._spec = spec
         self._journal = journal
         self._cost_of = cost_of
         self._clock = clock
         self._settle = settle
+        self._num_test = num_test
         self.sweep: SweepRecord = replay(journal.events)
         self._edges: list[float] = self.sweep.header["bands"]["edges"]
         self._judge = Judge(spec, self.sweep)
         self._lost: dict[str, int] = {}
         self._queue = queue(spec, num_teacher_stages, cost_of, self.sweep)
+        self._afterwards = Afterwards(spec, self.sweep)
         self._requeued = [t.trial_id for t in self.sweep.trials.values() if t.status == "running"]
         self.mass_failure = False
 
@@ -112,6 +119,11 @@ class Conductor:
     def num_trials(self) -> int:
         """Search trials that the spec asks for."""
         return self._queue.num_trials
+
+    @property
+    def left(self) -> Left:
+        """What still comes after the search, as far as it is known yet."""
+        return Left() if self._queue.has_next(self._is_cut_short) else self._afterwards.left()
 
     def running(self) -> list[TrialRecord]:
         return [trial for trial in self.sweep.trials.values() if trial.status == "running"]
@@ -125,7 +137,9 @@ class Conductor:
     def _can_start(self) -> bool:
         if self.mass_failure:
             return False
-        return bool(self._requeued) or self._queue.has_next(self._is_cut_short)
+        if self._requeued or self._queue.has_next(self._is_cut_short):
+            return True
+        return self._afterwards.next() is not None
 
     @property
     def search_is_over(self) -> bool:
@@ -146,7 +160,7 @@ class Conductor:
     def next_task(self) -> Task | None:
         """The next attempt to run, journalled; None when nothing is left to start.
 
-        First what an interruption left unfinished, then what the queue wants.
+        First what an interruption left unfinished, then what the queue wants, then what follows the search.
         """
         if self.mass_failure:
             return None
@@ -156,7 +170,7 @@ class Conductor:
             if task is not None:
                 return task
         self._look_at_budgets()
-        wanted = self._queue.next(self._is_cut_short)
+        wanted = self._queue.next(self._is_cut_short) or self._afterwards.next()
         return None if wanted is None else self._start(wanted)
 
     def _look_at_budgets(self) -> None:
@@ -193,8 +207,10 @@ class Conductor:
             distributions=wanted.distributions,
             max_epochs=config.train.epochs,
             from_epoch=0,
+            purpose=wanted.purpose,
+            partner=wanted.partner,
         )
-        return Task(name, 1, config, self._rungs_for(role))
+        return self._allowed(Task(name, 1, config, self._rungs_for(role)))
 
     def _restart(self, trial: TrialRecord) -> Task | None:
         """A further attempt, from the last checkpoint if there is one; the worker verifies its sha256.
@@ -215,7 +231,7 @@ class Conductor:
             attempt=trial.attempt + 1,
             from_epoch=checkpoint.get("epoch", 0),
         )
-        return Task(
+        task = Task(
             trial.trial_id,
             trial.attempt,
             trial.config,
@@ -223,6 +239,18 @@ class Conductor:
             checkpoint.get("path", ""),
             checkpoint.get("sha256", ""),
         )
+        return self._allowed(task)
+
+    def _allowed(self, task: Task) -> Task:
+        """The task, allowed to open the test split where it is for that, which is journalled first.
+
+        Every attempt counts as an opening: of one that is lost nobody knows how far it came.
+        """
+        trial = self.sweep.trials[task.trial_id]
+        if not self._num_test or not (trial.role == "confirm" or trial.purpose in ARMS):
+            return task
+        self._write("test_opened", task.trial_id, attempt=task.attempt, num_images=self._num_test)
+        return dataclasses.replace(task, opens_test=True)
 
     def _rungs_for(self, role: Role) -> tuple[int, ...]:
         return self._judge.rungs if role == "search" else ()
@@ -243,7 +271,8 @@ class Conductor:
         if report.error:
             entries.append(("trial_ended", name, _ended("failed", report.reason, error=report.error)))
         elif report.finished:
-            entries.append(("trial_ended", name, _ended("completed", "full budget", student=report.student)))
+            end = _ended("completed", "full budget", student=report.student)
+            entries.append(("trial_ended", name, end | _tested(report)))
         self._write_all(entries)
         self._stop_if_hopeless(trial, known)
         if trial.status != "running":
@@ -285,6 +314,14 @@ class Conductor:
     def _write_all(self, entries: Sequence[tuple[str, str | None, dict[str, Any]]]) -> None:
         for event in self._journal.append_all(entries):
             self.sweep.apply(event)
+
+
+def _tested(report: Report) -> dict[str, Any]:
+    """Accuracies on the test split as the journal keeps them; nothing where it stayed closed."""
+    if not report.test_accuracies:
+        return {}
+    first, *others = report.test_accuracies
+    return {"test_accuracy": first} | ({"peer_test_accuracies": others} if others else {})
 
 
 def _ended(status: str, reason: str, *, rule: str = "", error: str = "", student: str = "") -> dict[str, Any]:

@@ -28,6 +28,7 @@ from kdsearch.checkpoint import State
 from kdsearch.data import ImageData
 from kdsearch.device import device_policy
 from kdsearch.search.conductor import Conductor, Report
+from kdsearch.search.sealed import SealedTest
 from kdsearch.search.worker import StudentWorker
 from kdsearch.spec import SweepSpec
 from kdsearch.teacher_model import Teacher
@@ -49,6 +50,7 @@ def run_search(
     conductor: Conductor,
     data: ImageData,
     faculty: Faculty,
+    test: SealedTest,
     output: Path,
     tick: Callable[[], None],
 ) -> None:
@@ -67,6 +69,7 @@ def run_search(
         StudentWorker,
         data=data,
         faculty=faculty,
+        test=test,
         augment=spec.data.augment,
         output=str(output),
         cpus=resources["cpu"],

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kdsearch import listing, space
-from kdsearch.records import Choice, Role, Scalar, SweepRecord, TrialConfig, TrialRecord, trial_id
+from kdsearch.records import Choice, Purpose, Role, Scalar, SweepRecord, TrialConfig, TrialRecord, trial_id
 from kdsearch.search.bands import CostOf, floor_controls
 from kdsearch.search.sampler import Sampler, proposal
 from kdsearch.spec import Stages, SweepSpec
@@ -18,13 +18,15 @@ from kdsearch.spec import Stages, SweepSpec
 
 @dataclass(frozen=True)
 class Wanted:
-    """A trial to start. `params` and `distributions` are Optuna's; a control has none."""
+    """A trial to start. `params` and `distributions` are Optuna's; only a search trial has some."""
 
     role: Role
     number: int
     config: TrialConfig
     params: dict[str, Scalar]
     distributions: dict[str, str]
+    purpose: Purpose = ""  # of a control
+    partner: str = ""  # the trial that it is compared with or repeats
 
 
 class Queue(Protocol):
@@ -68,7 +70,7 @@ class _ProposedTrials:
         if self._controls:
             number = len(self._sweep.of_role("control"))
             student, seed = self._controls.pop(0), space.trial_seed(self._spec, number)
-            return Wanted("control", number, space.control(self._spec, student, seed), {}, {})
+            return Wanted("control", number, space.control(self._spec, student, seed), {}, {}, "floor")
         if not self.has_next(is_cut_short):
             return None
         number = self._num_started()
@@ -99,7 +101,7 @@ class _ListedTrials:
             return None
         trial = self._left.pop(0)
         if trial.role == "control":
-            return Wanted(trial.role, trial.number, trial.config, {}, {})
+            return Wanted(trial.role, trial.number, trial.config, {}, {}, "floor")
         made = proposal(self._spec, self._num_teacher_stages, trial.params, trial.config.seed)
         return Wanted(trial.role, trial.number, made.config, made.params, made.distributions)
 

@@ -19,12 +19,14 @@ from ray import tune
 
 from kdsearch import online
 from kdsearch.data import ImageData
+from kdsearch.data.views import Views
 from kdsearch.device import device_policy, num_threads
 from kdsearch.losses.deployed import is_taught
 from kdsearch.models.build import save_student
 from kdsearch.mutual import training_for
 from kdsearch.records import EpochResult, of_student, student_ids
 from kdsearch.search.conductor import Report, Task
+from kdsearch.search.sealed import SealedTest
 from kdsearch.teachers import Classroom, Faculty
 from kdsearch.training import CheckpointError, NonFiniteLoss, Training, load_checkpoint, save_checkpoint
 
@@ -43,6 +45,7 @@ class StudentWorker(tune.Trainable):
         *,
         data: ImageData,
         faculty: Faculty,
+        test: SealedTest,
         augment: tuple[tuple[str, dict[str, Any]], ...],
         output: str,
         cpus: float,
@@ -51,7 +54,7 @@ class StudentWorker(tune.Trainable):
     ) -> None:
         torch.set_num_threads(num_threads(cpus))
         self._device = device_policy("auto" if gpus else "cpu", cpus).device
-        self._data, self._augment, self._output = data, augment, Path(output)
+        self._data, self._augment, self._output, self._test = data, augment, Path(output), test
         self._classroom, self._cache_bytes = Classroom(faculty, str(self._device)), cache_gb * 1e9
         self._take(Task.from_json(config["task"]))
 
@@ -117,10 +120,20 @@ class StudentWorker(tune.Trainable):
         assert self._training is not None
         results = [epoch.to_json() for epoch in epochs]
         if self._training.finished:
-            return Report(epochs=results, finished=True, student=self._save_students())
+            tested = list(self._tested()) if self._task.opens_test else []
+            return Report(
+                epochs=results, finished=True, student=self._save_students(), test_accuracies=tested
+            )
         rung = bool(epochs) and epochs[-1].epoch in self._task.checkpoint_epochs
         due = time.monotonic() - self._checkpoint_time > CHECKPOINT_EVERY_S
         return Report(epochs=results, checkpoint=self._save_checkpoint() if rung or due else None)
+
+    def _tested(self) -> tuple[float, ...]:
+        """Every student's accuracy on the test split, which is looked at here and nowhere else."""
+        assert self._training is not None
+        split = self._test.open(self._task)
+        images = Views(split, self._data.mean, self._data.std, (), self._device)
+        return self._training.accuracies_on(images, "test")
 
     def _save_checkpoint(self) -> dict[str, Any]:
         assert self._training is not None
