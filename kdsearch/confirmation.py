@@ -8,6 +8,7 @@ student is in none of these numbers: it was chosen for being good, luck included
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class Student:
     """
 
     record: TrialRecord
+    runs: tuple[TrialRecord, ...]
     validation: Estimate
     test: Estimate | None
     no_kd: Estimate | None
@@ -41,6 +43,18 @@ class Student:
     p_on_front: float | None
     was_on_front: bool
     is_on_front: bool
+
+    @property
+    def as_confirmed(self) -> TrialRecord:
+        """The record with the mean accuracy of the repeats as its last epoch's."""
+        *before, last = self.record.epochs
+        last = {**last, "metrics": last["metrics"] | {"val_accuracy": self.validation.mean}}
+        return dataclasses.replace(self.record, epochs=[*before, last])
+
+    @property
+    def median_run(self) -> TrialRecord:
+        """The repeat with the median validation accuracy, of an even number the lower one."""
+        return sorted(self.runs, key=accuracy)[(len(self.runs) - 1) // 2]
 
     @property
     def verdict(self) -> str:
@@ -108,6 +122,7 @@ def confirmation(sweep: SweepRecord) -> Confirmation | None:
     students = tuple(
         Student(
             one.student,
+            one.runs,
             statistics.pooled_estimate(values[index], *spread),
             test=_estimate(tests, index),
             no_kd=_estimate(controls, index),

@@ -1,8 +1,9 @@
 """`python -m kdsearch.pick DIR --max-params 50k`: the best student within limits, and a copy of it.
 
 Goes in: a sweep's folder and limits. Comes out: the student with the highest validation accuracy among the
-completed search trials within them, or exit 1 and the nearest miss. The choice is made on the search's own
-accuracies (one seed, validation split) as long as there is no confirmation, and says so.
+completed search trials within them, or exit 1 and the nearest miss. Once the front was confirmed, the choice
+is made among the students that were trained again, by the mean accuracies of their repeats, and the copy is
+the repeat with the median accuracy; before, on the search's own accuracies (one seed). The answer says which.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from kdsearch import cli, results
-from kdsearch.confirmation import front_of_record, no_kd_controls
+from kdsearch.confirmation import Student, confirmation, front_of_record, no_kd_controls
 from kdsearch.records import SweepRecord, TrialRecord
 
 STUDENT_FILES = ("student.safetensors", "student.json")
-BASIS = "one seed, chosen on the validation split; the front has not been confirmed"
+BASIS = "one seed, chosen on the validation split; it has not been confirmed"
+CONFIRMED_BASIS = "mean validation accuracy of repeats with fresh seeds; this is the median one of them"
 _WORDS = {"params": "params", "macs": "MACs", "size_mb": "MB"}
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 
@@ -49,23 +51,34 @@ class Pick:
     student: TrialRecord | None
     nearest: TrialRecord | None
     control: TrialRecord | None  # a no-KD control within the limits that is more accurate than the student
+    confirmed: Student | None = None  # the repeats that the choice was made by; `student` is one of them
 
 
 def pick(sweep: SweepRecord, limits: Sequence[Limit]) -> Pick:
     """Highest validation accuracy within all limits; of equal ones the fewest params, then the lowest id.
 
     Every student of a completed search trial is a candidate. Where the limits are on the sweep's objectives
-    the answer is on the front; a limit on another cost can leave only students that are not.
+    the answer is on the front; a limit on another cost can leave only students that are not. After
+    confirmation the candidates are the students that were repeated, as far as any of them is within the
+    limits.
     """
-    found = results.completed(sweep, "search")
-    within = [trial for trial in found if _fits(trial, limits)]
+    confirmed = confirmation(sweep)
+    repeats = (
+        {s.record.student_id: s for s in confirmed.students} if confirmed and confirmed.is_complete else {}
+    )
+    repeated = [student.as_confirmed for student in repeats.values()]  # smallest first, like `completed`
+    others = [trial for trial in results.completed(sweep, "search") if trial.student_id not in repeats]
+    found = [*repeated, *others]
+    within = [trial for trial in repeated if _fits(trial, limits)]
+    within = within or [trial for trial in others if _fits(trial, limits)]
     floor = [trial for trial in no_kd_controls(sweep) if _fits(trial, limits)]
-    student = max(within, key=results.accuracy, default=None)  # `completed` has the smallest first
+    student = max(within, key=results.accuracy, default=None)
     nearest = None if within else min(found, key=lambda trial: _excess(trial, limits), default=None)
     control = max(floor, key=results.accuracy, default=None)
     if control and student and results.accuracy(control) <= results.accuracy(student):
         control = None
-    return Pick(student, nearest, control)
+    chosen = repeats.get(student.student_id) if student else None
+    return Pick(chosen.median_run if chosen else student, nearest, control, chosen)
 
 
 def _excess(trial: TrialRecord, limits: Sequence[Limit]) -> float:
@@ -94,13 +107,31 @@ def _miss(trial: TrialRecord, limit: Limit) -> str:
     )
 
 
-def description(sweep: SweepRecord, trial: TrialRecord, folder: Path) -> dict[str, Any]:
-    """The answer for programs (--json): a row of trials.csv, with the configuration apart."""
-    is_on_front = trial.student_id in {other.student_id for other in front_of_record(sweep)}
+def description(
+    sweep: SweepRecord, trial: TrialRecord, folder: Path, confirmed: Student | None = None
+) -> dict[str, Any]:
+    """The answer for programs (--json): a row of trials.csv, with the configuration apart.
+
+    Of a repeat also what it repeats (`confirmed` has the mean): whether that one is on the front.
+    """
+    of_record = {other.student_id for other in front_of_record(sweep)}
+    is_on_front = trial.student_id in of_record if confirmed is None else confirmed.is_on_front
     row = results.trial_row(sweep, trial, is_on_front)
     fixed = {name: value for name, value in row.items() if name in results.RESULT_COLUMNS}
     config = {name: value for name, value in row.items() if name not in results.RESULT_COLUMNS}
-    return {**fixed, "basis": BASIS, "path": str(folder / trial.student), "config": config}
+    more = {} if confirmed is None else _of_repeats(confirmed)
+    basis = BASIS if confirmed is None else CONFIRMED_BASIS
+    return {**fixed, **more, "basis": basis, "path": str(folder / trial.student), "config": config}
+
+
+def _of_repeats(confirmed: Student) -> dict[str, Any]:
+    return {
+        "repeats": confirmed.record.student_id,
+        "num_seeds": confirmed.validation.n,
+        "confirmed_val_accuracy_mean": confirmed.validation.mean,
+        "test_accuracy_mean": confirmed.test and confirmed.test.mean,
+        "p_on_front": confirmed.p_on_front,
+    }
 
 
 def copy_student(source: Path, out: Path) -> None:
@@ -192,7 +223,7 @@ def command(arguments: Sequence[str]) -> int:
     found = pick(sweep, limits)
     if found.student is None:
         return _no_answer(sweep, found, limits, options)
-    answer = description(sweep, found.student, options.folder)
+    answer = description(sweep, found.student, options.folder, found.confirmed)
     if options.out is not None:
         copy_student(options.folder / found.student.student, options.out)
         answer["copied_to"] = str(options.out)
@@ -221,7 +252,8 @@ def _lines(sweep: SweepRecord, found: Pick, answer: dict[str, Any]) -> list[str]
         f"size        {answer['size_mb']:.3g} MB",
         f"path        {answer['path']}",
         *([f"copied to   {answer['copied_to']}"] if "copied_to" in answer else []),
-        f"basis       {BASIS}",
+        *_repeat_lines(answer),
+        f"basis       {answer['basis']}",
     ]
     if not answer["on_front"]:
         names = " and ".join(results.objectives(sweep))
@@ -246,6 +278,16 @@ def _smaller(answer: dict[str, Any]) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
+
+
+def _repeat_lines(answer: dict[str, Any]) -> list[str]:
+    """What the student repeats, and the mean by which it was chosen."""
+    if "repeats" not in answer:
+        return []
+    test = answer["test_accuracy_mean"]
+    mean, seeds = answer["confirmed_val_accuracy_mean"], answer["num_seeds"]
+    on_test = "" if test is None else f", {test:.4f} on test"
+    return [f"repeats     {answer['repeats']}: mean of {seeds} seeds {mean:.4f}{on_test}"]
 
 
 def main() -> int:

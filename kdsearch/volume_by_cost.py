@@ -92,11 +92,8 @@ def _volume(sweep: SweepRecord, members: list[TrialRecord]) -> float:
 
 def _confirmed_volume(sweep: SweepRecord, found: Confirmation) -> float:
     """Of the front of record, every student with the mean accuracy of its repeats."""
-    members = []
-    for student in found.on_front:
-        record = student.record
-        last = record.epochs[-1]
-        last = {**last, "metrics": last["metrics"] | {"val_accuracy": student.validation.mean}}
-        name = record.student_id
-        members.append(dataclasses.replace(record, trial_id=name, epochs=[last], peers=(), student_number=1))
+    members = [
+        dataclasses.replace(record, trial_id=record.student_id, peers=(), student_number=1)
+        for record in (student.as_confirmed for student in found.on_front)
+    ]
     return _volume(sweep, members)
