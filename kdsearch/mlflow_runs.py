@@ -107,6 +107,8 @@ def trial_run(sweep: SweepRecord, trial: TrialRecord) -> Run:
         SWEEP_ID: sweep.header["sweep_id"],
         TRIAL_ID: trial.trial_id,
         "kdsearch.role": trial.role,
+        "kdsearch.purpose": trial.purpose,
+        "kdsearch.partner": trial.partner,
         "kdsearch.status": "interrupted" if is_cut_off else trial.status,
         "kdsearch.reason": trial.reason,
         "kdsearch.rule": trial.rule,
@@ -150,7 +152,8 @@ def _teacher_points(teacher: Event) -> Iterator[Point]:
 
 
 def _trial_points(sweep: SweepRecord, trial: TrialRecord) -> Iterator[Point]:
-    """Each student's size and compression once, for MLflow to sort and scatter by; then every epoch."""
+    """Each student's size and compression once, for MLflow to sort and scatter by; then every epoch; then
+    accuracies on the test split, where it was opened."""
     once: dict[str, float | None] = {}
     for student in trial.students():
         sizes = {**student.cost, "compression": results.compression(sweep, student)}
@@ -168,6 +171,11 @@ def _trial_points(sweep: SweepRecord, trial: TrialRecord) -> Iterator[Point]:
         values |= {f"term/{name}": value for name, value in epoch["terms"].items()}
         for name, value in values.items():
             yield Point(legal_name(name), _finite(value), _milliseconds(epoch["time"]), epoch["epoch"])
+    for student in trial.students():
+        if student.test_accuracy is not None:
+            name = of_student("test_accuracy", student.student_number)
+            # A step of its own: what is in the store is known by the newest step there.
+            yield Point(name, student.test_accuracy, _milliseconds(trial.ended), trial.num_epochs + 1)
 
 
 def legal_name(name: str) -> str:

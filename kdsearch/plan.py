@@ -28,7 +28,9 @@ from kdsearch.models.build import build, measure
 from kdsearch.pipeline import cost_function, lay_out, load_data
 from kdsearch.progress import count, duration
 from kdsearch.records import Choice
-from kdsearch.search.bands import band_edges, extreme_students, floor_controls
+from kdsearch.search import tuning
+from kdsearch.search.afterwards import most_trainings
+from kdsearch.search.bands import NUM_BANDS, band_edges, extreme_students, floor_controls
 from kdsearch.search.judge import rungs
 from kdsearch.search.slots import slots_on
 from kdsearch.spec import (
@@ -45,6 +47,7 @@ from kdsearch.spec_dimensions import reachable
 from kdsearch.weights import WeightsError
 
 TIMED_STEPS = 3
+FRONT_FOR_EXAMPLE = 5  # students; how many there will be nobody knows
 TO_TRAIN = "to be trained"
 JOURNAL_BYTES_PER_EPOCH = 500  # an `epoch` line with three terms; curves.csv comes on top
 STATES_PER_CHECKPOINT = 2  # weights and momentum
@@ -135,15 +138,30 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     early_ends = budgets(spec)
     if early_ends:
         yield f"  budgets   the search ends before that {' or '.join(early_ends)}"
+    if spec.confirm.seeds:
+        yield f"  confirm   {confirmation(spec, trial_s / slots)}"
     yield (
         f"  time      about {duration(teacher_s)} for {whom} and {duration(trial_s)} for a full trial; "
-        f"at most {duration(teacher_s + num_trials * trial_s / slots)} in all, evaluation apart"
+        f"at most {duration(teacher_s + num_trials * trial_s / slots)} "
+        f"{'before confirmation' if spec.confirm.seeds else 'in all'}, evaluation apart"
     )
     largest_mb = max(student.cost["size_mb"] for student in students)
     disk = num_trials * (num_peers * largest_mb + spec.epochs * JOURNAL_BYTES_PER_EPOCH / 1e6)
     disk += slots * STATES_PER_CHECKPOINT * num_peers * largest_mb
     disk += sum(network.cost["size_mb"] for network in built)
     yield f"  disk      at most {disk:,.0f} MB, most of it under {output}"
+
+
+def confirmation(spec: SweepSpec, training_s: float) -> str:
+    """What follows the search at most, and its time where one training takes so long: the front decides."""
+    place, band = most_trainings(spec.confirm.seeds, tuning.most_points(spec))
+    tune = NUM_BANDS * band
+    words = (
+        f"at most {place} further trainings for each student on the front, controls and contender included"
+    )
+    more = f", and {tune} to tune the controls" if tune else ""
+    total_s = (FRONT_FOR_EXAMPLE * place + tune) * training_s
+    return f"{words}{more}; with {FRONT_FOR_EXAMPLE} on the front at most {duration(total_s)}"
 
 
 def count_trials(spec: SweepSpec, num_teacher_stages: Stages, num_floor: int) -> tuple[int, int]:

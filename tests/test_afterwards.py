@@ -14,7 +14,7 @@ from journals import Story, config
 from kill import Killable
 
 from kdsearch import data as datasets
-from kdsearch import pairing, progress
+from kdsearch import pairing, plan, progress
 from kdsearch import spec as specs
 from kdsearch.data.views import Views
 from kdsearch.journal import Journal
@@ -378,6 +378,18 @@ def test_most_trainings_bound_what_a_place_of_the_front_costs() -> None:
     assert most_trainings(3, 4) == (15, 8)
     assert most_trainings(1, 1) == (6, 0)
     assert most_trainings(0, 4) == (0, 0)
+
+
+def test_a_dry_run_counts_what_may_follow_the_search(tmp_path: Path) -> None:
+    spec = Sweep(tmp_path).spec
+    fixed = specs.load(tmp_path / "small.yaml", ["train.lr=0.1"])
+
+    # Five on the front: 5 * 15 trainings, and 2 arms * 3 points * 3 bands.
+    assert plan.confirmation(spec, 1.0).endswith(
+        "and 18 to tune the controls; with 5 on the front at most 1m 33s"
+    )
+    assert "at most 15 further trainings for each student" in plan.confirmation(fixed, 1.0)
+    assert "tune" not in plan.confirmation(fixed, 1.0)
 
 
 def test_tuning_points_fill_the_ranges_and_lie_on_their_grids(tmp_path: Path) -> None:

@@ -70,6 +70,21 @@ def test_statuses(status: str, expected: str) -> None:
     assert run.tags["kdsearch.status"] == status
 
 
+def test_a_repeat_says_what_it_repeats_and_how_it_did_on_the_test_split() -> None:
+    story = Story().teacher()
+    story.trial(0, [0.5])
+    story.trial(0, [0.4, 0.6], role="confirm", partner="t0000", test_accuracy=0.55)
+    story.trial(0, [0.4, 0.5], role="control", purpose="no_kd", partner="r0000", test_accuracy=0.45)
+    sweep = replay(story.events)
+    repeat, control = (trial_run(sweep, sweep.trials[name]) for name in ("r0000", "c0000"))
+
+    assert (repeat.tags["kdsearch.role"], repeat.tags["kdsearch.partner"]) == ("confirm", "t0000")
+    assert (control.tags["kdsearch.purpose"], control.tags["kdsearch.partner"]) == ("no_kd", "r0000")
+    assert (repeat.points[-1].name, repeat.points[-1].value) == ("test_accuracy", 0.55)
+    assert repeat.points[-1].step > repeat.points[-2].step
+    assert "test_accuracy" not in {point.name for point in child(story).points}
+
+
 def test_a_trial_cut_off_by_the_end_of_its_sweep_is_killed_then() -> None:
     story = Story().teacher()
     story.trial(0, [0.5], status="running")

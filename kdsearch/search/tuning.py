@@ -23,10 +23,7 @@ def points(spec: SweepSpec, own: TrainConfig, band: int) -> list[Point]:
     every part (McKay, Beckman and Conover, Technometrics 1979). Fewer where a grid has no more, and the own
     one alone where the spec searches neither.
     """
-    first = own.lr, own.weight_decay
-    if not any(isinstance(spec.train[name], Float | Int | Categorical) for name in NAMES):
-        return [first]
-    number = spec.confirm.tuning - 1
+    first, number = (own.lr, own.weight_decay), most_points(spec) - 1
     chance = random.Random(f"tuning {spec.search.seed} {band} {own.optimizer}")
     columns = []
     for name in NAMES:
@@ -34,6 +31,12 @@ def points(spec: SweepSpec, own: TrainConfig, band: int) -> list[Point]:
         chance.shuffle(shares)
         columns.append([_at(spec.train[name], share) for share in shares])
     return list(dict.fromkeys([first, *zip(*columns, strict=True)]))
+
+
+def most_points(spec: SweepSpec) -> int:
+    """How many points there are at most; 1 where there is nothing to tune."""
+    is_searched = any(isinstance(spec.train[name], Float | Int | Categorical) for name in NAMES)
+    return spec.confirm.tuning if is_searched else 1
 
 
 def _at(dimension: Dimension, share: float) -> float:
