@@ -93,7 +93,7 @@ def of_front(sweep: SweepRecord) -> dict[str, Cost]:
     everyone = [trial.student_id for trial in front]
     parts: dict[str, list[list[float]]] = {name: [[], [], []] for name in everyone}
     for trial in sweep.trials.values():
-        seconds = device_s(sweep, trial)
+        seconds = device_s(sweep, trial.epochs)
         kind, owners = 2, by_band.get(trial.band, everyone)
         for place, owned in enumerate((training, confirming)):
             if trial.trial_id in owned:
@@ -103,10 +103,10 @@ def of_front(sweep: SweepRecord) -> dict[str, Cost]:
     return {name: Cost(*(math.fsum(part) for part in own)) for name, own in parts.items()}
 
 
-def device_s(sweep: SweepRecord, trial: TrialRecord) -> float:
-    """A trial's GPU-seconds, or CPU-seconds where there are no GPUs."""
+def device_s(sweep: SweepRecord, epochs: Iterable[Event]) -> float:
+    """GPU-seconds of these epochs of a trial, or CPU-seconds where there are no GPUs."""
     share = gpus(sweep)
-    return share * _sum(trial.epochs, "time_s") if share else _sum(trial.epochs, "cpu_s")
+    return share * _sum(epochs, "time_s") if share else _sum(epochs, "cpu_s")
 
 
 def _confirming(sweep: SweepRecord, on_front: set[str]) -> dict[str, list[str]]:

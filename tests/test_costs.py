@@ -68,7 +68,7 @@ def test_gpu_seconds_are_the_trials_share_of_a_gpu():
     found = costs.accounts(sweep, story.events)
     assert (found["search_stopped"].gpu_s, found["teacher"].gpu_s) == (0.25 * TIME_S, 7200.0)
     assert costs.unit(sweep) == "GPU-seconds"
-    assert costs.device_s(sweep, sweep.trials["t0002"]) == 0.25 * TIME_S
+    assert costs.device_s(sweep, sweep.trials["t0002"].epochs) == 0.25 * TIME_S
 
 
 def test_a_front_student_carries_what_was_thrown_away_in_its_band():
@@ -95,7 +95,7 @@ def test_the_front_carries_all_that_was_trained(gpus):
     story = with_gpus(confirmed_journals.confirmed(journals.realistic(40)), gpus)
     sweep = replay(story.events)
     carried = math.fsum(cost.total for cost in costs.of_front(sweep).values())
-    spent = math.fsum(costs.device_s(sweep, trial) for trial in sweep.trials.values())
+    spent = math.fsum(costs.device_s(sweep, trial.epochs) for trial in sweep.trials.values())
     assert carried == pytest.approx(spent)
     assert all(cost.confirming > 0 for cost in costs.of_front(sweep).values())
 
