@@ -15,7 +15,7 @@ from typing import Protocol
 from benchmarks.table import Table
 from kdsearch.records import TrialConfig
 
-ENOUGH = 0.999  # of the table's hypervolume: a search ends there
+ENOUGH = 0.99  # of the table's hypervolume: a search ends there
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ distill:
   response: kd
 train: {epochs: 9, lr: {type: categorical, choices: [0.1, 0.01, 0.3, 1.0]}}
 search: {trials: 100, early_stopping: {scheduler: asha}}
+confirm: {seeds: 0}
 """
 
 

@@ -7,6 +7,7 @@ A verdict is a function of the records alone, so a resumed sweep gives the verdi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from kdsearch.records import SweepRecord, TrialRecord
 from kdsearch.search import asha, noise, stopping
@@ -31,6 +32,7 @@ class Judge:
         self._costs = spec.search.objectives[1:]
         self._settings = Settings(rungs(spec), self._early.reduction_factor)
         self._known: dict[str, tuple[int, str, list[Contender]]] = {}
+        self._noise: dict[tuple[int, int], float] = {}  # by rung and epochs of the controls
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -62,15 +64,24 @@ class Judge:
     def _history(self, rung: int) -> History:
         trials = self._sweep.trials.values()
         floor = [trial for trial in trials if trial.role == "control" and trial.purpose == "floor"]
-        repeats: dict[str, list[tuple[float, ...]]] = {}
-        for control in floor:
-            repeats.setdefault(repr(control.config.student), []).append(self._contenders(control)[0].curve)
-        num_validation = self._sweep.header.get("data", {}).get("num_validation")
         return History(
             [one for trial in trials if trial.role == "search" for one in self._contenders(trial)],
             [self._contenders(control)[0] for control in floor],
-            {rung: noise.seed_sd(list(repeats.values()), rung, num_validation)},
+            {rung: self._seed_sd(rung, floor)},
         )
+
+    def _seed_sd(self, rung: int, floor: Sequence[TrialRecord]) -> float:
+        """The noise of a training at the rung; measured again only when a control has come further."""
+        key = rung, sum(control.num_epochs for control in floor)
+        if key not in self._noise:
+            repeats: dict[str, list[tuple[float, ...]]] = {}
+            for control in floor:
+                repeats.setdefault(repr(control.config.student), []).append(
+                    self._contenders(control)[0].curve
+                )
+            num_validation = self._sweep.header.get("data", {}).get("num_validation")
+            self._noise[key] = noise.seed_sd(list(repeats.values()), rung, num_validation)
+        return self._noise[key]
 
     def _contenders(self, trial: TrialRecord) -> list[Contender]:
         """A trial's students; built again only when it has come further."""
