@@ -94,7 +94,7 @@ def code_of(wanted: Wanted) -> str:
         for path in sorted(SEARCH.glob("*.py")):
             digest.update(path.read_bytes())
     else:
-        digest.update(json.dumps(sides.starting_points(spec_of(wanted))).encode())
+        digest.update(json.dumps(sides.starting_points(load(wanted.table), spec_of(wanted))).encode())
     return digest.hexdigest()[:12]
 
 

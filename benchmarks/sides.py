@@ -22,10 +22,10 @@ from optuna.trial import TrialState
 from benchmarks.simulation import Job
 from benchmarks.table import Cell, Table, key_of, num_stages
 from kdsearch import journal, pareto, session, space
-from kdsearch.records import Event, TrialConfig
+from kdsearch.records import Event, SweepRecord, TrialConfig, TrialRecord, trial_id
 from kdsearch.search import asha
 from kdsearch.search.conductor import Conductor, Report
-from kdsearch.search.sampler import Sampler
+from kdsearch.search.proposals import Proposer
 from kdsearch.spec import SweepSpec
 
 SCHEDULER = "pareto"  # kdsearch's own rule
@@ -143,7 +143,7 @@ class Proposed:
     def __init__(self, table: Table, spec: SweepSpec, goes_on: Callable[[Job, int, float], bool]) -> None:
         self._table, self._spec, self._goes_on = table, spec, goes_on
         self._study = optuna.create_study(directions=[StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE])
-        for params in starting_points(spec):
+        for params in starting_points(table, spec):
             self._study.enqueue_trial(dict(params))
         self._num_started = 0
 
@@ -217,10 +217,25 @@ class MultiObjectiveAsha:
         return int((ranks < ranks[-1]).sum()) < promising
 
 
-def starting_points(spec: SweepSpec) -> list[Mapping[str, Any]]:
-    """The proposals of kdsearch's sampler that no result has reached."""
-    sampler = Sampler(spec, num_stages(spec))
-    return [sampler.ask(number).params for number in range(STARTING_POINTS)]
+def starting_points(table: Table, spec: SweepSpec) -> list[Mapping[str, Any]]:
+    """What kdsearch proposes before any result has reached it."""
+    sweep = SweepRecord(header={}, sessions=[])
+    proposer = Proposer(spec, num_stages(spec), table.cost_of, sweep)
+    for number in range(STARTING_POINTS):
+        made, name = proposer.propose(number), trial_id("search", number)
+        sweep.trials[name] = TrialRecord(
+            trial_id=name,
+            number=number,
+            role="search",
+            seed=made.config.seed,
+            config=made.config,
+            cost=dict(table.cost_of(made.config.student)),
+            band=0,
+            params=made.params,
+            distributions=made.distributions,
+            max_epochs=spec.epochs,
+        )
+    return [trial.params for trial in sweep.of_role("search")]
 
 
 def shuffled(table: Table, spec: SweepSpec) -> Iterator[TrialConfig]:
@@ -228,7 +243,7 @@ def shuffled(table: Table, spec: SweepSpec) -> Iterator[TrialConfig]:
     stages = num_stages(spec)
     first = [
         space.suggest(optuna.trial.FixedTrial(dict(params)), spec, stages, 0)
-        for params in starting_points(spec)
+        for params in starting_points(table, spec)
     ]
     begun = dict.fromkeys(map(key_of, first))
     rest = [key for key in table.cells if key not in begun]

@@ -235,8 +235,15 @@ def front(sweep: SweepRecord, figures: Figures, confirmed: Confirmation | None) 
         ),
         _figure(figures, "front"),
         Table(header, "lrrrrrlw", rows),
+        *_origins(found),
         _figure(figures, "retention"),
     ]
+
+
+def _origins(found: Sequence[TrialRecord]) -> list[Block]:
+    """Which students of the front the search did not propose."""
+    given = [f"{trial.student_id} ({literal(trial.origin)})" for trial in found if trial.origin]
+    return [Paragraph(f"Not proposed by the search: {words.listed(given)}.")] if given else []
 
 
 def controls(sweep: SweepRecord) -> list[Block]:

@@ -115,6 +115,8 @@ def trial_run(sweep: SweepRecord, trial: TrialRecord) -> Run:
         "kdsearch.error": trial.error,
         "kdsearch.student": trial.student,
     }
+    if trial.origin:
+        tags["kdsearch.origin"] = trial.origin
     return Run(
         trial_id=trial.trial_id,
         name=run_name(trial.trial_id, trial.config),

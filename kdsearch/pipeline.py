@@ -17,7 +17,18 @@ from typing import Any
 
 import yaml
 
-from kdsearch import cli, data, guards, listing, report, session, spec_teacher, tracking, tracking_uri
+from kdsearch import (
+    cli,
+    data,
+    guards,
+    listing,
+    report,
+    session,
+    spec_teacher,
+    tracking,
+    tracking_uri,
+    warm_start,
+)
 from kdsearch import lineup as lineups
 from kdsearch import spec as specs
 from kdsearch import teacher as teachers
@@ -54,10 +65,14 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
     cost_of = cost_function(images)
     lineup = lay_out(spec, cost_of)
     loaded = load_teachers(spec, images, lineup)
-    check_num_trials(spec, lineup, loaded)
+    stages = stages_of(lineup, loaded)
+    check_num_trials(spec, stages)
+    begin_with = None if warm_start.journalled(journal) else warm_start.points(spec, stages)
     if spec.confirm.seeds and not len(test):
         progress.say(f"{spec.data.dataset} has no test split: the front is confirmed on validation alone")
     session.begin(spec, journal, cost_of, sizes(images) | {"num_test": len(test)})
+    if begin_with is not None and spec.search.warm_start:
+        warm_start.announce(*begin_with, journal, progress.say)
     (output / "spec.yaml").write_text(yaml.safe_dump(specs.to_dict(spec), sort_keys=False))
     tracker = tracking.Tracker(list(journal.events), functools.partial(journal.append, "mlflow_run"))
     journal.listeners.append(tracker.put)
@@ -185,10 +200,15 @@ def load_teachers(spec: SweepSpec, images: ImageData, lineup: Lineup) -> dict[st
     return loaded
 
 
-def check_num_trials(spec: SweepSpec, lineup: Lineup, loaded: Mapping[str, Teacher]) -> None:
+def stages_of(lineup: Lineup, loaded: Mapping[str, Teacher]) -> specs.Stages:
+    """How many stages each teacher has, before any is trained."""
+    return lineup.stages({name: num_stages(loaded[name]) for name in loaded})
+
+
+def check_num_trials(spec: SweepSpec, stages: specs.Stages) -> None:
     """Raises UsageError where the sampler lists more configurations than anyone can have meant."""
     try:
-        listing.num_search_trials(spec, lineup.stages({name: num_stages(loaded[name]) for name in loaded}))
+        listing.num_search_trials(spec, stages)
     except ValueError as error:
         raise cli.UsageError(f"search.sampler: {spec.search.sampler} lists {error}") from None
 

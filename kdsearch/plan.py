@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from kdsearch import cli, guards, listing, spec_teacher, teacher
+from kdsearch import cli, guards, listing, spec_teacher, teacher, warm_start
 from kdsearch.data import ImageData
 from kdsearch.data.views import Views
 from kdsearch.device import device_policy, num_threads
@@ -127,12 +127,16 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     }
     num_floor = len(floor_controls(spec, cost_function(images)))
     num_search, num_controls = count_trials(spec, lineup.stages(stages), num_floor)
+    begin_with, left_out = warm_start.points(spec, lineup.stages(stages))
     num_trials, slots = num_search + num_controls, local_slots(spec)
     seeds = f", {spec.search.seeds} seeds of each configuration" if spec.search.seeds > 1 else ""
     yield (
         f"  trials    {num_search} of up to {spec.epochs} epochs and {num_controls} controls "
         f"without distillation{seeds}; {slots} at once on this machine"
     )
+    if spec.search.warm_start:
+        yield f"  first     {len(begin_with)} students of earlier sweeps"
+        yield from (f"            {line}" for line in left_out)
     yield f"  stopping  {stopping(spec)}"
     yield f"  outputs   {kept_outputs(spec)}"
     early_ends = budgets(spec)

@@ -204,6 +204,7 @@ class TrialRecord:
     student_number: int = 1
     purpose: Purpose = ""
     partner: str = ""  # the trial that it is compared with, or repeats
+    origin: str = ""  # of a search trial that was not proposed: a warm start, the papers' usual settings
     test_accuracy: float | None = None  # of a trial that was allowed to open the test split
     peer_test_accuracies: Sequence[float] = ()  # of its further students
 
@@ -274,6 +275,7 @@ class SweepRecord:
     mlflow_parent: Event | None = None
     test_openings: list[Event] = field(default_factory=list)
     warnings: list[Event] = field(default_factory=list)
+    warm_start: list[Event] = field(default_factory=list)  # origin and params of what the search begins with
     budget_reached: Event | None = None  # the budget that ended the search: its key, limit, value and text
     ended: Event | None = None
     last_time: float = 0.0
@@ -328,6 +330,8 @@ class SweepRecord:
                 self.mlflow_parent = event
         elif kind == "test_opened":
             self.test_openings.append(event)
+        elif kind == "warm_start":
+            self.warm_start = event["points"]
         elif kind == "budget_reached":
             self.budget_reached = event
         elif kind == "warning":
@@ -357,6 +361,7 @@ class SweepRecord:
             peers=event.get("peers", ()),
             purpose=event.get("purpose", "floor" if event["role"] == "control" else ""),
             partner=event.get("partner", ""),
+            origin=event.get("origin", ""),
         )
 
 

@@ -149,6 +149,7 @@ class SearchSpec:
     device_s: float | None = None
     hypervolume: float | None = None
     patience: int | None = None
+    warm_start: tuple[str, ...] = ()
     sampler: str = "tpe"
     seeds: int = 1
 

@@ -9,18 +9,17 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from kdsearch import layer_map, spec_teacher
+from kdsearch import layer_map, spec_search, spec_teacher
 from kdsearch.losses import METHODS, SLOTS
 from kdsearch.models import family
 from kdsearch.schedules import applies
 from kdsearch.spec_dimensions import option_sets, reachable
-from kdsearch.spec_read import INVALID, Distribution, Float, Int
-from kdsearch.spec_schema import COSTS
+from kdsearch.spec_read import INVALID, Float, Int
 from kdsearch.spec_teacher import Found, recipe
-from kdsearch.spec_yaml import Keys, Problems, nearest_name
+from kdsearch.spec_yaml import Keys, Problems
 
 Values = Mapping[str, Any]
 
@@ -165,71 +164,6 @@ def _check_recipe(train: Values, path: Keys, problems: Problems) -> None:
         problems.add((*path, "milestones"), allowed, value=list(milestones))
 
 
-def _check_objectives(values: Values, problems: Problems) -> None:
-    first, *costs = values["search"]["objectives"] or ("",)
-    if first != "val_accuracy" or not costs or not set(costs) <= set(COSTS) or len(costs) != len(set(costs)):
-        known = [nearest_name(str(cost), COSTS) for cost in costs]
-        nearest = ["val_accuracy", *dict.fromkeys(filter(None, known or ["params"]))]
-        allowed = f"val_accuracy first, then one or more of {', '.join(COSTS)}, each once"
-        problems.add(("search", "objectives"), allowed, f"[{', '.join(nearest)}]" if nearest[1:] else "")
-
-
-def _check_early_stopping(values: Values, problems: Problems) -> None:
-    early, epochs = values["search"]["early_stopping"], values["train"]["epochs"]
-    is_default = early["scheduler"] is None and early["grace_epochs"] == 1  # has no rungs below two epochs
-    if early["scheduler"] != "none" and not is_default and early["grace_epochs"] >= epochs:
-        path = ("search", "early_stopping", "grace_epochs")
-        problems.add(path, f"must be below train.epochs, {epochs}", epochs - 1 or "")
-
-
-def _check_sampler(values: Values, problems: Problems) -> None:
-    """tpe needs a number of trials; a sampler that lists needs values to list, and trials of equal budget."""
-    search = values["search"]
-    sampler = search["sampler"]
-    if sampler == "tpe":
-        if search["trials"] is None:
-            problems.add(("search", "trials"), "missing: how many trials tpe proposes, a whole number")
-        if search["seeds"] > 1:
-            allowed = "1 with sampler tpe, whose trials all differ: give sampler: grid or one_at_a_time"
-            problems.add(("search", "seeds"), allowed, 1)
-        return
-    if values["confirm"]["seeds"]:
-        allowed = f"0 with sampler {sampler}, which repeats its own trials: give search.seeds"
-        problems.add(("confirm", "seeds"), allowed, 0)
-    early = search["early_stopping"]
-    if early is not INVALID and early["scheduler"] not in (None, "none"):
-        allowed = f"none with sampler {sampler}: it compares trials of equal budget"
-        problems.add(("search", "early_stopping"), allowed, "none")
-    for section in ("student", "distill", "train"):
-        for path, dimension in _dimensions(values[section], (section,)):
-            if isinstance(dimension, Float) and dimension.step is None and dimension.low < dimension.high:
-                allowed = (
-                    f"continuous, and sampler {sampler} lists every value: give it a step, or "
-                    "{type: categorical, choices: [...]}"
-                )
-                problems.add(path, allowed)
-    for path in _searched_weights(values["teacher"], ("teacher",)):
-        allowed = f"equal with sampler {sampler}, which lists every value: these are continuous"
-        problems.add(path, allowed, "equal")
-
-
-def _searched_weights(values: Any, path: Keys) -> Iterator[Keys]:
-    """Where an ensemble's weights are searched, anywhere in the `teacher` section."""
-    for name, part in values.items() if isinstance(values, Mapping) else ():
-        if name == "ensemble" and isinstance(part, Mapping) and part.get("weights") == "searched":
-            yield (*path, name, "weights")
-        yield from _searched_weights(part, (*path, name))
-
-
-def _dimensions(values: Any, path: Keys) -> Iterator[tuple[Keys, Any]]:
-    """Every dimension below a section, with its path."""
-    if isinstance(values, Mapping):
-        for name, part in values.items():
-            yield from _dimensions(part, (*path, name))
-    elif isinstance(values, Distribution):
-        yield path, values
-
-
 def _check_label_weight(values: Values, problems: Problems) -> None:
     """`1 - alpha` is the labels' weight with most response methods, and a weight is not negative."""
     distill = values["distill"]
@@ -346,9 +280,9 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[Values, Problems], None]], ...] =
     ((), _check_families),
     ((), _check_token),
     (("train.epochs",), _check_train),
-    (("search.objectives",), _check_objectives),
-    (("search.early_stopping", "train.epochs"), _check_early_stopping),
-    (("search.trials", "search.sampler", "search.seeds", "confirm.seeds"), _check_sampler),
+    (("search.objectives",), spec_search.check_objectives),
+    (("search.early_stopping", "train.epochs"), spec_search.check_early_stopping),
+    (("search.trials", "search.sampler", "search.seeds", "confirm.seeds"), spec_search.check_sampler),
     (("distill.alpha", "distill.label_weight", "distill.response"), _check_label_weight),
     (("distill",), _check_schedule),
     (("distill",), _check_curriculum),

@@ -117,6 +117,9 @@ SEARCH = Section(
             "trials that end without improving the hypervolume, before no further one starts",
             low=1,
         ),
+        "warm_start": _fixed(
+            "list", (), "folders of earlier sweeps on this data set, whose best students are tried first"
+        ),
         "sampler": _fixed(
             "str",
             "tpe",

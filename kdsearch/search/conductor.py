@@ -26,6 +26,7 @@ from kdsearch.search.afterwards import Afterwards
 from kdsearch.search.bands import CostOf, band_of
 from kdsearch.search.judge import Judge
 from kdsearch.search.queue import Wanted, queue
+from kdsearch.search.sampler import Policy
 from kdsearch.spec import Stages, SweepSpec
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ class Conductor:
         clock: Callable[[], float] = time.time,
         settle: Callable[[TrialConfig], TrialConfig] = lambda config: config,
         num_test: int = 0,
+        policy: Policy | None = None,
     ) -> None:
         self._spec = spec
         self._journal = journal
@@ -110,7 +112,7 @@ class Conductor:
         self._edges: list[float] = self.sweep.header["bands"]["edges"]
         self._judge = Judge(spec, self.sweep)
         self._lost: dict[str, int] = {}
-        self._queue = queue(spec, num_teacher_stages, cost_of, self.sweep)
+        self._queue = queue(spec, num_teacher_stages, cost_of, self.sweep, policy)
         self._afterwards = Afterwards(spec, self.sweep)
         self._requeued = [t.trial_id for t in self.sweep.trials.values() if t.status == "running"]
         self.mass_failure = False
@@ -206,6 +208,7 @@ class Conductor:
             params=wanted.params,
             distributions=wanted.distributions,
             max_epochs=config.train.epochs,
+            origin=wanted.origin,
             from_epoch=0,
             purpose=wanted.purpose,
             partner=wanted.partner,
@@ -295,7 +298,6 @@ class Conductor:
 
     def _after_end(self, trial: TrialRecord) -> None:
         if trial.role == "search":
-            self._queue.tell(trial)
             num_ended = sum(other.status != "running" for other in self.sweep.of_role("search"))
             self.mass_failure = num_ended >= MASS_FAILURE and self.all_failed()
 

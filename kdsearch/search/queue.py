@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kdsearch import listing, space
-from kdsearch.records import Choice, Purpose, Role, Scalar, SweepRecord, TrialConfig, TrialRecord, trial_id
+from kdsearch.records import Choice, Purpose, Role, Scalar, SweepRecord, TrialConfig, trial_id
 from kdsearch.search.bands import CostOf, floor_controls
-from kdsearch.search.sampler import Sampler, proposal
+from kdsearch.search.proposals import Proposer
+from kdsearch.search.sampler import Policy, proposal
 from kdsearch.spec import Stages, SweepSpec
 
 
@@ -27,6 +28,7 @@ class Wanted:
     distributions: dict[str, str]
     purpose: Purpose = ""  # of a control
     partner: str = ""  # the trial that it is compared with or repeats
+    origin: str = ""  # of a search trial that was not proposed
 
 
 class Queue(Protocol):
@@ -38,26 +40,34 @@ class Queue(Protocol):
 
     def next(self, is_cut_short: bool) -> Wanted | None: ...
 
-    def tell(self, record: TrialRecord) -> None: ...
 
-
-def queue(spec: SweepSpec, num_teacher_stages: Stages, cost_of: CostOf, sweep: SweepRecord) -> Queue:
+def queue(
+    spec: SweepSpec,
+    num_teacher_stages: Stages,
+    cost_of: CostOf,
+    sweep: SweepRecord,
+    policy: Policy | None = None,
+) -> Queue:
     """The queue of the spec's sampler, as far as `sweep` has come; `sweep` is watched from then on."""
     if listing.is_listed(spec):
         return _ListedTrials(spec, num_teacher_stages, sweep)
-    return _ProposedTrials(spec, num_teacher_stages, cost_of, sweep)
+    return _ProposedTrials(spec, num_teacher_stages, cost_of, sweep, policy)
 
 
 class _ProposedTrials:
     """A student of each size band without distillation, then what Optuna proposes."""
 
     def __init__(
-        self, spec: SweepSpec, num_teacher_stages: Stages, cost_of: CostOf, sweep: SweepRecord
+        self,
+        spec: SweepSpec,
+        num_teacher_stages: Stages,
+        cost_of: CostOf,
+        sweep: SweepRecord,
+        policy: Policy | None,
     ) -> None:
         self._spec, self._sweep = spec, sweep
         self.num_trials = listing.num_search_trials(spec, num_teacher_stages)
-        self._sampler = Sampler(spec, num_teacher_stages)
-        self._sampler.restore(sweep.of_role("search"))
+        self._proposer = Proposer(spec, num_teacher_stages, cost_of, sweep, policy)
         self._controls: list[Choice] = floor_controls(spec, cost_of)
         for trial in sweep.of_role("control"):
             if trial.purpose == "floor" and trial.config.student in self._controls:
@@ -74,11 +84,8 @@ class _ProposedTrials:
         if not self.has_next(is_cut_short):
             return None
         number = self._num_started()
-        asked = self._sampler.ask(number)
-        return Wanted("search", number, asked.config, asked.params, asked.distributions)
-
-    def tell(self, record: TrialRecord) -> None:
-        self._sampler.tell(record)
+        asked = self._proposer.propose(number)
+        return Wanted("search", number, asked.config, asked.params, asked.distributions, origin=asked.origin)
 
     def _num_started(self) -> int:
         return len(self._sweep.of_role("search"))
@@ -104,6 +111,3 @@ class _ListedTrials:
             return Wanted(trial.role, trial.number, trial.config, {}, {}, "floor")
         made = proposal(self._spec, self._num_teacher_stages, trial.params, trial.config.seed)
         return Wanted(trial.role, trial.number, made.config, made.params, made.distributions)
-
-    def tell(self, record: TrialRecord) -> None:
-        """Nothing: what is run does not depend on what was found."""
