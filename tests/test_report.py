@@ -301,10 +301,12 @@ def test_a_confirmed_front_is_not_called_unconfirmed():
 
 
 def test_a_front_that_was_repeated_in_part_is_called_so():
-    story = small_story()
-    story.trial(0, [0.5], role="confirm", partner="t0000")
+    story = journals.Story()
+    story.trial(0, [0.5], 10_000)
+    story.trial(1, [0.7], 40_000, trial_config=journals.config(temperature=2.0))
+    story.trial(0, [0.5], 10_000, "confirm", partner="t0000")
     text = text_of(story)
-    assert "Partly confirmed: 1 of 3 front students" in text
+    assert "Partly confirmed: 1 of 2 front students" in text
     assert "One seed:" in text
 
 
