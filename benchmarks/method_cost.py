@@ -190,10 +190,10 @@ def missing(pair: Pair) -> list[str]:
 
 
 def shown(network: Choice) -> str:
-    """The family and what is not as it always is."""
+    """The family, its depth and width, and what else is not as it always is."""
     usual = {name: option.default for name, option in family(network.name).options.items()}
-    unusual = {name: value for name, value in network.options.items() if value != usual[name]}
-    return " ".join([network.name, *(f"{name} {value}" for name, value in unusual.items())])
+    named = [n for n, value in network.options.items() if n in ("depth", "width") or value != usual[n]]
+    return " ".join([network.name, *(f"{name} {network.options[name]}" for name in named)])
 
 
 def row(method: str, cost: Cost, kd: Cost) -> str:

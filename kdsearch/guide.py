@@ -132,7 +132,7 @@ range), the most memory that a step holds over kd's, and what a method keeps bet
 and its optimizer. With the teacher live, in batches of {batch_size}, on networks so small that what a method
 computes beside their passes weighs more than it would on larger ones. `ab` and `fsp` are measured while they
 train alone, `ft` without what it trains beforehand. By `benchmarks/method_cost.py`, {date}, {cores} cores,
-{cpu}, torch {torch}.
+{cpu}, torch {torch}, while other work kept them busy (load {load}): kd over itself shows the noise.
 {tables}"""
 
 COST_TABLE = """
