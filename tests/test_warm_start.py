@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from journals import Story
 from test_conductor import SPEC, Sweep, cost_of, outcome
 
-from kdsearch import cli, front, space, warm_start
+from kdsearch import chapters, cli, front, space, warm_start
 from kdsearch import spec as specs
+from kdsearch.document import Paragraph
 from kdsearch.mlflow_runs import trial_run
 from kdsearch.records import SweepRecord, TrialConfig, replay
 from kdsearch.search import usual
@@ -216,3 +218,19 @@ def test_a_journal_without_a_warm_start_begins_with_none(tmp_path: Path) -> None
 
     assert not warm_start.journalled(sweep.journal)
     assert replay(sweep.journal.events).warm_start == []
+
+
+def test_the_report_names_the_students_of_the_front_that_were_not_proposed() -> None:
+    story = Story()
+    story.trial(0, [0.5, 0.6])
+    story.trial(1, [0.5, 0.7], params=90_000)
+    started = [event for event in story.events if event["kind"] == "trial_started"]
+    started[0]["origin"] = "warm start from before/t0012"
+
+    texts = [
+        block.text
+        for block in chapters.front(replay(story.events), {"front": "none", "retention": "none"}, None)
+        if isinstance(block, Paragraph)
+    ]
+
+    assert "Not proposed by the search: t0000 (warm start from before/t0012)." in texts

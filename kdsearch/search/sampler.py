@@ -43,7 +43,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Policy:
-    """How trials are proposed; the defaults are what simulation found best (docs/search.md).
+    """How trials are proposed; docs/search.md has the reasons for the defaults.
 
     `stopped`: what Optuna hears of a stopped trial: that it was pruned; its last value with the epochs left
     as a constraint; or the accuracy that it would probably have reached. `window`: how many trials nearest to
