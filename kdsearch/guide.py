@@ -138,7 +138,7 @@ train alone, `ft` without what it trains beforehand. By `benchmarks/method_cost.
 COST_TABLE = """
 {pair}:
 
-| method | time (range) | peak memory | kept, kB |
+| a step of | time (range) | peak memory | kept, kB |
 |---|---|---|---|
 {rows}"""
 
