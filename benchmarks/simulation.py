@@ -12,7 +12,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from benchmarks.table import Table
+from benchmarks.table import Cell, Table
 from kdsearch.records import TrialConfig
 
 ENOUGH = 0.99  # of the table's hypervolume: a search ends there
@@ -64,32 +64,31 @@ def simulate(side: Side, table: Table, slots: int, budget: float, enough: float 
     """Run a search until it has found enough, has spent its budget of useful work, or wants nothing more.
 
     Only students trained to the end count, and controls do not. An epoch that broke off counts as work.
+    A search trial shows the curve of the first seed whatever its own: to propose a cell again brings nothing
+    new, and luck is no way to the front. Controls show that of their own seed.
     """
     trace = Trace()
     points: list[tuple[float, float]] = []
     front = {id(cell) for cell in table.front}
-    busy: list[tuple[float, int, Job, int]] = []  # end of the epoch, order of its start, job, epoch
+    busy: list[tuple[float, int, Job, int, Cell]] = []  # end of the epoch, order of its start, job, epoch
     ticket = itertools.count()
     now = 0.0
     while True:
         while len(busy) < slots and (job := side.next()) is not None:
             trace.num_trials += job.begun == 0
-            first = now + table.cell(job.config).cost["macs"]
-            heapq.heappush(busy, (first, next(ticket), job, job.begun + 1))
+            cell = table.cell(job.config)
+            heapq.heappush(busy, (now + cell.cost["macs"], next(ticket), job, job.begun + 1, cell))
         if not busy or trace.work >= budget:
             return trace
-        now, _, job, epoch = heapq.heappop(busy)
-        cell, curve = (
-            table.cell(job.config),
-            table.curve(job.config, job.config.seed if not job.counts else 0),
-        )
+        now, _, job, epoch, cell = heapq.heappop(busy)
+        curve = cell.curve(0 if job.counts else job.config.seed)
         trace.work += cell.cost["macs"]
         trace.num_epochs += 1
         broke = epoch > len(curve.accuracies)
         accuracy = None if broke else curve.accuracies[epoch - 1]
         goes_on = side.report(job, epoch, accuracy) and not broke
         if goes_on and epoch < table.epochs:
-            heapq.heappush(busy, (now + cell.cost["macs"], next(ticket), job, epoch + 1))
+            heapq.heappush(busy, (now + cell.cost["macs"], next(ticket), job, epoch + 1, cell))
         elif accuracy is not None and epoch == table.epochs:
             trace.num_full += job.counts
             if job.counts:

@@ -72,6 +72,10 @@ class Cell:
         curve = self.curves[0]
         return -math.inf if curve.error else curve.accuracies[-1]
 
+    def curve(self, seed: int) -> Curve:
+        """Of the recorded seeds the one that `seed` falls on."""
+        return self.curves[seed % len(self.curves)]
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -93,11 +97,6 @@ class Table:
         """The recorded cell of a search trial or of a control. Raises KeyError outside of the table."""
         key = key_of(config)
         return self.cells[key] if key in self.cells else self.floors[key]
-
-    def curve(self, config: TrialConfig, seed: int = 0) -> Curve:
-        """A training's curve; of the recorded seeds the one that `seed` falls on."""
-        curves = self.cell(config).curves
-        return curves[seed % len(curves)]
 
     @property
     def epochs(self) -> int:
