@@ -22,10 +22,9 @@ from optuna.trial import TrialState
 from benchmarks.simulation import Job
 from benchmarks.table import Cell, Table, key_of, num_stages
 from kdsearch import journal, pareto, session, space
-from kdsearch.records import Event, SweepRecord, TrialConfig, TrialRecord, trial_id
+from kdsearch.records import Event, TrialConfig
 from kdsearch.search import asha
 from kdsearch.search.conductor import Conductor, Report
-from kdsearch.search.proposals import Proposer
 from kdsearch.spec import SweepSpec
 
 SCHEDULER = "pareto"  # kdsearch's own rule
@@ -136,13 +135,17 @@ class OneEpochThenTop:
 class Proposed:
     """Multi-objective TPE, told as Ray's OptunaSearch tells it, with any rule that stops trials.
 
-    A stopped trial is COMPLETE with its early value (ray 2.60). The sampler's settings, its seed for
-    every ask and the costs in log10 are kdsearch's.
+    A stopped trial is COMPLETE with its early value (ray 2.60). Multivariate and by groups, with costs in
+    log10: what kdsearch proposes with, but one sampler that learns from all trials.
     """
 
     def __init__(self, table: Table, spec: SweepSpec, goes_on: Callable[[Job, int, float], bool]) -> None:
         self._table, self._spec, self._goes_on = table, spec, goes_on
-        self._study = optuna.create_study(directions=[StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=spec.search.seed)
+        directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
+        self._study = optuna.create_study(sampler=sampler, directions=directions)
         for params in starting_points(table, spec):
             self._study.enqueue_trial(dict(params))
         self._num_started = 0
@@ -153,12 +156,8 @@ class Proposed:
             return None
         number = self._num_started
         self._num_started += 1
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            seed = space.trial_seed(self._spec, number)
-            self._study.sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
         trial = self._study.ask()
-        return Job(number, space.suggest(trial, self._spec, num_stages(self._spec), seed))
+        return Job(number, space.suggest(trial, self._spec, num_stages(self._spec), seed=number))
 
     def report(self, job: Job, epoch: int, accuracy: float | None) -> bool:
         number = int(str(job.name))
@@ -218,24 +217,12 @@ class MultiObjectiveAsha:
 
 
 def starting_points(table: Table, spec: SweepSpec) -> list[Mapping[str, Any]]:
-    """What kdsearch proposes before any result has reached it."""
-    sweep = SweepRecord(header={}, sessions=[])
-    proposer = Proposer(spec, num_stages(spec), table.cost_of, sweep)
-    for number in range(STARTING_POINTS):
-        made, name = proposer.propose(number), trial_id("search", number)
-        sweep.trials[name] = TrialRecord(
-            trial_id=name,
-            number=number,
-            role="search",
-            seed=made.config.seed,
-            config=made.config,
-            cost=dict(table.cost_of(made.config.student)),
-            band=0,
-            params=made.params,
-            distributions=made.distributions,
-            max_epochs=spec.epochs,
-        )
-    return [trial.params for trial in sweep.of_role("search")]
+    """What kdsearch runs first, before any result has reached it, by Optuna's names and values."""
+    side = Conducted(table, without_stopping(spec))
+    trials = side.conductor.sweep
+    while len(trials.of_role("search")) < STARTING_POINTS:
+        side.next()
+    return [trial.params for trial in trials.of_role("search")]
 
 
 def shuffled(table: Table, spec: SweepSpec) -> Iterator[TrialConfig]:
