@@ -64,8 +64,8 @@ def simulate(side: Side, table: Table, slots: int, budget: float, enough: float 
     """Run a search until it has found enough, has spent its budget of useful work, or wants nothing more.
 
     Only students trained to the end count, and controls do not. An epoch that broke off counts as work.
-    A search trial shows the curve of the first seed whatever its own: to propose a cell again brings nothing
-    new, and luck is no way to the front. Controls show that of their own seed.
+    A search trial shows the curve of the first seed whatever its own, so to propose a cell again brings
+    nothing new, and its student counts with the mean of its cell's seeds. Controls show that of their seed.
     """
     trace = Trace()
     points: list[tuple[float, float]] = []
@@ -92,7 +92,7 @@ def simulate(side: Side, table: Table, slots: int, budget: float, enough: float 
         elif accuracy is not None and epoch == table.epochs:
             trace.num_full += job.counts
             if job.counts:
-                points.append((accuracy, cell.cost["params"]))
+                points.append((cell.final, cell.cost["params"]))
                 share = table.hypervolume(points) / table.best_hypervolume
                 if not trace.steps or share > trace.steps[-1][1]:
                     trace.steps.append((trace.work, share, table.shortfall(points)))

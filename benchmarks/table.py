@@ -60,7 +60,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Cell:
-    """One configuration. `final` is its first seed's last accuracy, -inf where that broke off."""
+    """One configuration. `final` is what it is worth: the mean over its seeds of the last accuracy.
+
+    A search sees the first seed's curve. Were that its worth, the best cells would be the lucky ones, and no
+    rule could tell them before the end. -inf where a training broke off.
+    """
 
     config: TrialConfig
     params: Mapping[str, Any]  # Optuna's names and values
@@ -69,8 +73,9 @@ class Cell:
 
     @property
     def final(self) -> float:
-        curve = self.curves[0]
-        return -math.inf if curve.error else curve.accuracies[-1]
+        if any(curve.error for curve in self.curves):
+            return -math.inf
+        return math.fsum(curve.accuracies[-1] for curve in self.curves) / len(self.curves)
 
     def curve(self, seed: int) -> Curve:
         """Of the recorded seeds the one that `seed` falls on."""
@@ -109,9 +114,8 @@ class Table:
 
     @cached_property
     def floor(self) -> float:
-        """The mean over the seeds of the smallest student's accuracy without distillation."""
-        smallest = min(self.floors.values(), key=lambda cell: cell.cost["params"])
-        return math.fsum(curve.accuracies[-1] for curve in smallest.curves) / len(smallest.curves)
+        """The smallest student's accuracy without distillation."""
+        return min(self.floors.values(), key=lambda cell: cell.cost["params"]).final
 
     def hypervolume(self, points: Iterable[tuple[float, float]]) -> float:
         """The share of the box that (accuracy, params) dominate."""

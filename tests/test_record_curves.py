@@ -62,7 +62,7 @@ def test_every_cell_once_and_every_student_without_distillation_by_seed(spec: Sw
     assert all(run["seed"] == 0 for run in cells if run["role"] == "search")
 
 
-def test_the_best_tenth_of_each_student_gets_the_further_seeds(spec: SweepSpec) -> None:
+def test_the_best_cells_of_each_student_get_the_further_seeds(spec: SweepSpec) -> None:
     done: list[dict[str, Any]] = [
         {**run, "val_accuracy": [0.1, config.train.lr + config.student.options["width"]]}
         for run, config in first_cells(spec)
@@ -70,7 +70,7 @@ def test_the_best_tenth_of_each_student_gets_the_further_seeds(spec: SweepSpec) 
 
     again = further_cells(spec, done)
 
-    assert len(again) == 2 * 2 * math.ceil(12 / 10)  # students by seeds by the best tenth of 12 recipes
+    assert len(again) == 2 * 2 * math.ceil(0.15 * 12)  # students by seeds by the best of 12 recipes
     assert {config.train.lr for _, config in again} == {0.1}
     assert sorted(config.seed for _, config in again) == sorted(run["seed"] for run, _ in again)
 

@@ -134,6 +134,20 @@ def test_a_training_that_breaks_off_is_work_and_no_point(spec: SweepSpec) -> Non
     assert trace.work == sum(t.cost["macs"] * (1 if t.status == "failed" else 9) for t in trials)
 
 
+def test_a_lucky_first_seed_counts_as_its_cell_does_on_average(spec: SweepSpec) -> None:
+    first = runs(spec)
+    lucky = next(line for line in first if line["role"] == "search")
+    unlucky = [{**lucky, "seed": seed, "val_accuracy": [0.1] * 9} for seed in (1, 2)]
+
+    found = table(spec, [*first, *unlucky])
+    trace = simulate(all_of(found), found, slots=1, budget=math.inf, enough=math.inf)
+
+    cell = next(cell for cell in found.cells.values() if cell.params == lucky["params"])
+    assert cell.curve(0).accuracies == tuple(lucky["val_accuracy"])
+    assert cell.final == pytest.approx((lucky["val_accuracy"][-1] + 0.2) / 3)
+    assert reached(trace) == pytest.approx(1)
+
+
 def test_a_table_without_one_of_its_cells_is_refused(spec: SweepSpec) -> None:
     with pytest.raises(ValueError, match="not recorded"):
         table(spec, runs(spec)[1:])
@@ -278,6 +292,6 @@ def test_the_table_and_the_figure_show_every_side(made_up: Table) -> None:
 
     text = comparison.markdown(found, made_up, "kdsearch")
 
-    assert "| random | 0.2000 | 1.00 (1.00 to 1.00) |" in text
-    assert "| oracle | 0.0100 | 0.05 (0.05 to 0.05) |" in text
+    assert "| random | 0.1000 | 1.00 (1.00 to 1.00) | 0.2000 | 1.00 (1.00 to 1.00) |" in text
+    assert "| oracle | 0.0100 | 0.10 (0.10 to 0.10) | 0.0100 | 0.05 (0.05 to 0.05) |" in text
     assert comparison.figure(found, "kdsearch").startswith(b"\x89PNG")
