@@ -283,3 +283,27 @@ def test_the_seed_noise_is_never_below_the_error_of_the_validation_split():
     assert seed_sd(equal, 1, 400) == binomial_error(0.8, 400) == pytest.approx(0.02)
     assert seed_sd([[(0.8,)]], 1, 400) == pytest.approx(0.02)
     assert seed_sd([], 1, 400) == pytest.approx(0.025)
+
+
+def test_a_family_that_learns_slowly_is_not_measured_by_one_that_learns_fast():
+    fast = [dataclasses.replace(contender(n, (1.0,), (0.6,)), family="mlp") for n in range(9)]
+    slow = [dataclasses.replace(contender(9 + n, (1.0,), (0.2,)), family="resnet") for n in range(2)]
+    late = dataclasses.replace(contender(20, (1.0,), (0.1,)), family="resnet")
+    floor = [fast[0]]
+
+    assert judge(late, History([*fast, *slow, late], floor), RUNG_1).rule == "pareto rung 1: behind its size"
+    assert judge(slow[0], History([*fast, *slow, late], floor), RUNG_1).goes_on
+    assert not judge(dataclasses.replace(late, family="mlp"), History([*fast, late], floor), RUNG_1).goes_on
+
+
+def test_a_finished_student_of_any_family_shows_what_is_hopeless():
+    known = [
+        dataclasses.replace(contender(n, (2.0,), (0.5, 0.5, 0.6), finished=True), family="resnet")
+        for n in range(5)
+    ]
+    best = dataclasses.replace(contender(8, (1.0,), (0.5, 0.8, 0.9), finished=True), family="mlp")
+    trial = dataclasses.replace(contender(9, (2.0,), (0.4,)), family="resnet")
+
+    verdict = judge(trial, History([*known, best, trial]), RUNG_1)
+
+    assert verdict.rule == "pareto rung 1: dominated by t0008 even at 0.52"

@@ -98,6 +98,7 @@ class Judge:
             tuple(epoch["metrics"]["val_accuracy"] for epoch in student.epochs),
             student.band,
             student.status == "completed",
+            student.config.student.name,
         )
 
 

@@ -6,6 +6,7 @@ seed noise. Comes out: go on or stop, and the rule that said so. numpy alone, no
 Accuracy alone would stop the small students, which are the reason to search at all; the front alone would
 never stop the smallest one, however bad its recipe. So a trial is compared with what is as cheap (the
 front) and with what is about as large (its nearest sizes), and two rules of hopelessness come first.
+Families learn at different speeds, so unfinished students of two of them are never compared.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Contender:
     curve: tuple[float, ...]  # validation accuracy by epoch so far
     band: int = 0  # size band, 0 the smallest
     finished: bool = False
+    family: str = ""  # of its architecture: a rung compares students of one family
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def hopeless(trial: Contender, history: History, settings: Settings) -> Decision
     rung, constants = last_rung(trial, settings), settings.constants
     assert rung is not None
     accuracy, sd = trial.curve[rung - 1], _sd_of_difference(history, rung)
-    if accuracy < floor_at(trial.costs[0], rung, history.floor) - constants.floor_margin * sd:
+    floor = [control for control in history.floor if control.family == trial.family]
+    if accuracy < floor_at(trial.costs[0], rung, floor) - constants.floor_margin * sd:
         reason = "below what its size reaches without distillation"
         return Decision(False, f"pareto rung {rung}: below the floor", reason)
     gained = optimistic(trial, rung, history, constants.min_gains)
@@ -182,7 +185,8 @@ def optimistic(trial: Contender, rung: int, history: History, min_gains: int = 1
     The more hopeful of two: the largest gain in accuracy from that rung to the end, and the largest share of
     the errors lost. 1 while fewer than `min_gains` trainings are complete.
     """
-    full = (one for one in (*history.contenders, *history.floor) if one.finished)
+    known = (*history.contenders, *history.floor)
+    full = [one for one in known if one.finished and one.family == trial.family]
     ends = [(one.curve[rung - 1], one.curve[-1]) for one in full if one.trial_id != trial.trial_id]
     if len(ends) < min_gains:
         return 1.0
@@ -203,7 +207,7 @@ class _Field:
     @staticmethod
     def at(rung: int, trial: Contender, history: History) -> _Field:
         others = [c for c in history.contenders if c.trial_id != trial.trial_id and len(c.curve) >= rung]
-        there = [trial, *others]
+        there = [trial, *(other for other in others if other.family == trial.family)]
         costs = np.array([one.costs for one in there], dtype=np.float64)
         accuracy = np.array([one.curve[rung - 1] for one in there], dtype=np.float64)
         if np.isnan(costs).any() or np.isnan(accuracy).any():
