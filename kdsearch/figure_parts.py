@@ -129,6 +129,30 @@ def legend(
             text.set_fontweight("bold")
 
 
+def status_marks(looks: Style, trials: Sequence[TrialRecord]) -> list[Line2D]:
+    """Legend entries for the states that these trials are in."""
+    ink, muted = looks.theme.ink, looks.theme.muted
+    states = {"control" if trial.role == "control" else trial.status for trial in trials}
+    marks = [
+        (
+            "completed",
+            handle("on the front", marker="o", color=muted, markeredgecolor=ink, markersize=LARGE),
+        ),
+        ("completed", handle("completed", marker="o", color=ink, markersize=SMALL)),
+        (
+            "stopped",
+            handle("stopped early", marker="o", color=ink, fillstyle="none", markersize=SMALL),
+        ),
+        (
+            "running",
+            handle("running", marker="o", color=ink, fillstyle="bottom", markersize=SMALL),
+        ),
+        ("failed", handle("failed", marker="x", color=ink, markersize=SMALL)),
+        ("control", handle("no-KD control", marker="D", color=muted, linestyle="--")),
+    ]
+    return [mark for state, mark in marks if state in states]
+
+
 def handle(label: str, **looks: Any) -> Line2D:
     """A legend entry: a marker without a line unless it says otherwise; bare, a section's title."""
     options: dict[str, Any] = {"linestyle": "none", "markersize": MEDIUM} | looks

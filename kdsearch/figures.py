@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from kdsearch import (
     comparison,
     comparison_figures,
     confirmation_figures,
+    curve_figures,
     importance,
     results,
     transfer_figures,
@@ -114,7 +113,7 @@ def draw_front(findings: Findings, looks: Style) -> Figure | str:
         parts.mark(axes, looks, trial, _place(trial, cost), is_on_front=True)
     parts.teacher_line(axes, looks, sweep)
     _teacher_star(axes, looks, sweep, cost)
-    parts.legend(figure, looks, [*search, *controls], _status_marks(looks, [*search, *controls]))
+    parts.legend(figure, looks, [*search, *controls], parts.status_marks(looks, [*search, *controls]))
     parts.label_points(axes, looks, [(_place(trial, cost), trial.student_id) for trial in front])
     return figure
 
@@ -143,7 +142,7 @@ def draw_retention(findings: Findings, looks: Style) -> Figure | str:
     for trial, place in zip(front, points, strict=True):
         parts.mark(axes, looks, trial, place, is_on_front=True)
     parts.level_line(axes, looks, 100, "as accurate as the teacher", side="right")
-    parts.legend(figure, looks, [*search, *controls], _status_marks(looks, [*search, *controls]))
+    parts.legend(figure, looks, [*search, *controls], parts.status_marks(looks, [*search, *controls]))
     parts.label_points(axes, looks, [(places[trial.student_id], trial.student_id) for trial in front])
     return figure
 
@@ -188,42 +187,6 @@ def draw_recipe(findings: Findings, looks: Style) -> Figure | str:
     bar = figure.colorbar(dots, ax=list(grid), label="learnable parameters", pad=0.02)
     count_ticks(bar.ax.yaxis)
     return figure
-
-
-def draw_curves(findings: Findings, looks: Style) -> Figure | str:
-    """Validation accuracy by epoch: the front in colour, controls dashed, the rest in the background."""
-    sweep, front = findings.sweep, findings.front
-    found = [trial for trial in results.students(sweep, "control", "search") if _has_a_curve(trial)]
-    if not found:
-        return "No trial has finished an epoch yet."
-    figure, axes = canvas("Learning curves", "epoch", ACCURACY)
-    strong: dict[str, Any] = {"linewidth": 1.9, "zorder": 4}
-    faint: dict[str, Any] = {"linewidth": 0.9, "zorder": 2, "alpha": 0.4}
-    for trial in found:
-        is_control = trial.role == "control"
-        colour = looks.theme.muted if is_control else looks.colour(trial.config)
-        values = [epoch["metrics"]["val_accuracy"] for epoch in trial.epochs]
-        epochs = range(1, len(values) + 1)
-        lines = strong if is_control or trial in front else faint
-        axes.plot(epochs, values, color=colour, linestyle="--" if is_control else "-", **lines)
-        if trial.status != "completed":
-            marker = "x" if trial.status == "failed" else "o"
-            fill: Any = parts.FILL[trial.status]
-            axes.plot(epochs[-1], values[-1], marker, color=colour, fillstyle=fill, markersize=5, zorder=5)
-    parts.teacher_line(axes, looks, sweep)
-    last = max(trial.max_epochs for trial in found)
-    axes.set_xlim(0, last * 1.03)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    parts.end_labels(
-        axes, [(_curve_end(trial), trial.student_id, looks.colour(trial.config)) for trial in front]
-    )
-    parts.legend(figure, looks, found, _curve_marks(looks, found), with_families=False)
-    return figure
-
-
-def _has_a_curve(trial: TrialRecord) -> bool:
-    """Whether its learning curve is drawn: the search's and the floors', not what repeats or tunes them."""
-    return bool(trial.epochs) and trial.purpose in ("", "floor")
 
 
 def draw_importance(findings: Findings, looks: Style) -> Figure | str:
@@ -313,7 +276,7 @@ DRAWINGS: Sequence[Drawing] = (
         "curves",
         "Learning curves",
         "Trial ids name the front; thin lines are all other trials.",
-        draw_curves,
+        lambda findings, looks: curve_figures.draw_curves(findings.sweep, findings.front, looks),
     ),
     Drawing(
         "gains",
@@ -342,10 +305,6 @@ def _relative(sweep: SweepRecord, trial: TrialRecord) -> parts.Point:
     return smaller or float("nan"), 100 * (kept or float("nan"))
 
 
-def _curve_end(trial: TrialRecord) -> parts.Point:
-    return trial.num_epochs, results.accuracy(trial)
-
-
 def _set_accuracy_range(axes: Axes, sweep: SweepRecord, full: Sequence[TrialRecord]) -> float:
     """Fit the y axis to completed trials and the teacher; returns where the strip at the bottom begins."""
     values = [results.accuracy(trial) for trial in full]
@@ -370,43 +329,3 @@ def _teacher_star(axes: Axes, looks: Style, sweep: SweepRecord, cost: str) -> No
     accuracy, size = results.teacher_accuracy(sweep), (sweep.teacher or {}).get(cost)
     if accuracy is not None and size and size <= axes.get_xlim()[1]:
         axes.plot(size, accuracy, "*", color=looks.theme.muted, markersize=15, zorder=4)
-
-
-def _status_marks(looks: Style, trials: Sequence[TrialRecord]) -> list[Line2D]:
-    """Legend entries for the states that these trials are in."""
-    ink, muted = looks.theme.ink, looks.theme.muted
-    states = {"control" if trial.role == "control" else trial.status for trial in trials}
-    marks = [
-        (
-            "completed",
-            parts.handle(
-                "on the front", marker="o", color=muted, markeredgecolor=ink, markersize=parts.LARGE
-            ),
-        ),
-        ("completed", parts.handle("completed", marker="o", color=ink, markersize=parts.SMALL)),
-        (
-            "stopped",
-            parts.handle("stopped early", marker="o", color=ink, fillstyle="none", markersize=parts.SMALL),
-        ),
-        (
-            "running",
-            parts.handle("running", marker="o", color=ink, fillstyle="bottom", markersize=parts.SMALL),
-        ),
-        ("failed", parts.handle("failed", marker="x", color=ink, markersize=parts.SMALL)),
-        ("control", parts.handle("no-KD control", marker="D", color=muted, linestyle="--")),
-    ]
-    return [mark for state, mark in marks if state in states]
-
-
-def _curve_marks(looks: Style, trials: Sequence[TrialRecord]) -> list[Line2D]:
-    """Legend entries for the lines and ends of learning curves."""
-    ink = looks.theme.ink
-    front = [parts.handle("on the front", marker="", linestyle="-", color=ink, linewidth=1.9)]
-    ends = [
-        mark
-        for mark in _status_marks(looks, trials)
-        if mark.get_label() in ("stopped early", "running", "failed")
-    ]
-    controls = [trial for trial in trials if trial.role == "control"]
-    dashed = parts.handle("no-KD control", marker="", linestyle="--", color=looks.theme.muted, linewidth=1.9)
-    return [*front, *ends, *([dashed] if controls else [])]
