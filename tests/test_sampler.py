@@ -174,15 +174,18 @@ def test_what_was_tried_is_not_proposed_again_while_there_is_something_else() ->
             **SPEC,
             "student": {"mlp": {"width": {"type": "categorical", "choices": [0.1, 0.5, 1.0]}}},
             "distill": {"response": "kd"},
-            "train": {"epochs": 4, "lr": {"type": "categorical", "choices": [0.01, 0.03, 0.1]}},
+            "train": {
+                "epochs": 4,
+                "lr": {"type": "categorical", "choices": [0.01 * n for n in range(1, 31)]},
+            },
         }
     )
     asked = Sampler(spec, 3, cost_of)
     trials: list[TrialRecord] = []
-    for number in range(9):
+    for number in range(60):
         made = asked.ask(number, trials)
         width = made.config.student.options["width"]
         ended = record(number, [0.3, 0.4, 0.5, 0.6 + 0.1 * width], width)
         trials.append(dataclasses.replace(ended, params=made.params, distributions=made.distributions))
 
-    assert len({tuple(sorted(trial.params.items())) for trial in trials}) == 9
+    assert len({tuple(sorted(trial.params.items())) for trial in trials}) == 60
