@@ -18,6 +18,7 @@ from benchmarks.table import Table
 from kdsearch import figure_style
 
 MARKS = (0.9, 0.95, 0.99)
+EQUAL_WORK = (0.02, 0.05, 0.1)  # shares of training every cell once
 RESAMPLES = 10_000
 WHOLE = 1.0  # what a run counts as that never got there
 
@@ -85,11 +86,13 @@ def markdown(lines: Lines, table: Table, own: str) -> str:
         gap = 100 * float(np.median([line["steps"][-1][2] if line["steps"] else 1.0 for line in runs]))
         trials = float(np.median([line["num_trials"] for line in runs]))
         full = float(np.median([line["num_full"] for line in runs]))
+        found_at = np.median([shares_at(line, np.array(EQUAL_WORK)) for line in runs], axis=0)
+        cells += [f"{share:.1%}" for share in found_at]
         rows.append([*cells, f"{gap:.2f}", f"{trials:.0f}", f"{full:.0f}"])
     head = ["side"]
     for mark in MARKS:
         head += [f"work to {mark:.0%}", "ratio to kdsearch"]
-    head += ["points short", "trials", "full"]
+    head += [*(f"found at {work:g}" for work in EQUAL_WORK), "points short", "trials", "full"]
     text = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     text += ["| " + " | ".join(row) + " |" for row in rows]
     first = lines[0]
@@ -98,8 +101,9 @@ def markdown(lines: Lines, table: Table, own: str) -> str:
         f"{first['table']}: {len(table.cells)} cells of {table.epochs} epochs, {len(table.sizes)} sizes, "
         f"{len(table.front)} on the front; {slots}, {len(mine)} seeds. Work is a share of training every "
         "cell once; a run that never got there counts as 1. Medians; ratios with a bootstrap interval of "
-        "95 %. Points short: how far, at the end of a run, the front over the smallest third of sizes "
-        "stayed behind the table's, in points of accuracy."
+        "95 %. Found at: the share of the table's hypervolume after so much work. Points short: how far, at "
+        "the end of a run, the front over the smallest third of sizes stayed behind the table's, in points "
+        "of accuracy."
     )
     halted = [sum(line["halted_front"].values()) for line in mine]
     extra = f"kdsearch stopped {np.mean(halted):.1f} proposals of the table's front a run."
