@@ -75,12 +75,13 @@ def markdown(lines: Lines, table: Table, own: str) -> str:
     mine = sides[own]
     rows = []
     for name, runs in sides.items():
-        cells = [name]
+        cells = [name if len(runs) in (1, len(mine)) else f"{name} ({len(runs)} seeds)"]
         for mark in MARKS:
             spent = works(runs, mark)
             late = missed(runs, mark)
             cells.append(f"{np.median(spent):.4f}" + (f" ({late} of {len(runs)} never)" if late else ""))
-            found = ratio(spent, works(mine, mark))
+            seeds = {line["seed"] for line in (mine if name == "oracle" else runs)}
+            found = ratio(spent, works([line for line in mine if line["seed"] in seeds], mark))
             is_own = name == own
             cells.append("1" if is_own else f"{found.median:.2f} ({found.low:.2f} to {found.high:.2f})")
         gap = 100 * float(np.median([line["steps"][-1][2] if line["steps"] else 1.0 for line in runs]))
@@ -138,14 +139,15 @@ def figure(lines: Lines, own: str) -> bytes:
             axes.axhline(mark, color=theme.muted, linewidth=0.8, linestyle=":")
         axes.set_xscale("log")
         axes.set_ylim(0.6, 1.005)
-        axes.legend(loc="lower right")
+        axes.legend(loc="upper left")
         return figure_style.png(canvas)
 
 
 def shown(sides: Mapping[str, list[Line]]) -> dict[str, list[Line]]:
-    """Of the one-epoch sides only the one whose median work is least; all others."""
+    """Of the one-epoch sides only the one that found most in the end; all others."""
     tops = [name for name in sides if name.startswith("one epoch")]
-    best = min(tops, key=lambda name: float(np.median(works(sides[name], MARKS[-1]))), default="")
+    ends = {name: np.median([shares_at(line, np.array([WHOLE])) for line in sides[name]]) for name in tops}
+    best = max(tops, key=lambda name: float(ends[name]), default="")
     return {name: runs for name, runs in sides.items() if name not in tops or name == best}
 
 
