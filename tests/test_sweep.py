@@ -236,7 +236,7 @@ def test_a_store_that_is_down_costs_a_warning_and_is_made_good_by_sync(tmp_path:
     )
 
     assert synced.returncode == 0, synced.stderr
-    assert "5 runs, 5 made" in synced.stdout
+    assert "6 runs, 6 made" in synced.stdout
     assert sweep.mlflow_problems(sweep.record()) == []
 
 
