@@ -165,7 +165,7 @@ def test_the_report_and_the_summary_name_the_budget() -> None:
     story.add("budget_reached", budget="trials", limit=60, value=60, text="all 60 trials had started").ended()
     record = replay(story.events)
 
-    introduction = next(b for b in chapters.opening(record, story.events) if isinstance(b, Paragraph))
+    introduction = next(b for b in chapters.opening(record, story.events, None) if isinstance(b, Paragraph))
     assert "The search ended when all 60 trials had started (`search.trials`)." in introduction.text
     assert summary.summary(record, story.events)["budget_reached"] == {
         "budget": "trials",

@@ -60,9 +60,9 @@ def test_a_local_ray_has_the_cores_of_as_many_trials_as_may_run(
     monkeypatch: pytest.MonkeyPatch, cpus: float, max_concurrent: int | None, cores: int | None
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
-    assert cluster.cores_to_use(ResourcesSpec(cpus, 0.0, max_concurrent)) == cores
+    assert cluster.cores_to_use(ResourcesSpec(cpus, 0.0, max_concurrent, 0.0)) == cores
 
 
 def test_a_local_ray_has_no_more_cores_than_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
-    assert cluster.cores_to_use(ResourcesSpec(1.0, 0.0, 16)) == 2
+    assert cluster.cores_to_use(ResourcesSpec(1.0, 0.0, 16, 0.0)) == 2
