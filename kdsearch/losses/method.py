@@ -72,6 +72,12 @@ def alone(default: float, source: str) -> Option:
     return Option("float", default, doc, low=0.0, high=1.0)
 
 
+def warmup() -> Option:
+    """Of dkd and reviewkd, whose sources both take 20 of 240 epochs."""
+    doc = "share of the epochs in which the term grows linearly to its weight; 20 of 240 in the source"
+    return Option("float", 20 / 240, doc, low=0.0, high=1.0)
+
+
 def embedding_map() -> Option:
     doc = (
         "embedding, which feeds the classifier, or a layer map (stage1>stage2,..., last, uniform, skip, all) "

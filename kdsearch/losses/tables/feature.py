@@ -5,7 +5,7 @@ Goes in: nothing. Comes out: the entries of METHODS for the slot `feature`, with
 
 from __future__ import annotations
 
-from kdsearch.losses.method import Method, alone, layer_map, part_weight, weight
+from kdsearch.losses.method import Method, alone, layer_map, part_weight, warmup, weight
 from kdsearch.options import Option
 
 # Sorted by key.
@@ -174,13 +174,7 @@ FEATURE: dict[str, Method] = {
         options={
             "weight": weight(5.0, "the source on most pairs of CIFAR-100; 0.6, 1 or 8 on others"),
             "layer_map": layer_map("all", "the source reviews every stage, and always the embedding"),
-            "warmup": Option(
-                "float",
-                20 / 240,
-                "share of the epochs in which the term grows linearly to its weight; 20 of 240 in the source",
-                low=0.0,
-                high=1.0,
-            ),
+            "warmup": warmup(),
             "student_before": Option(
                 "bool",
                 False,

@@ -5,7 +5,7 @@ Goes in: nothing. Comes out: the entries of METHODS for the slot `response`, wit
 
 from __future__ import annotations
 
-from kdsearch.losses.method import Method, part_weight
+from kdsearch.losses.method import Method, part_weight, warmup
 from kdsearch.options import Option
 
 DKD_OPTIONS = {
@@ -15,13 +15,7 @@ DKD_OPTIONS = {
         "spread over the other classes (the paper's beta)",
         "in the source, 2 or 6 for some pairs",
     ),
-    "warmup": Option(
-        "float",
-        20 / 240,
-        "share of the epochs in which the term grows linearly to its weight; 20 of 240 in the source",
-        low=0.0,
-        high=1.0,
-    ),
+    "warmup": warmup(),
 }
 
 # Sorted by key.
