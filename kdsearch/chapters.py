@@ -17,6 +17,7 @@ from kdsearch import (
     comparison,
     comparison_chapter,
     results,
+    statistics,
     summary,
     words,
 )
@@ -190,7 +191,7 @@ def _limits(sweep: SweepRecord, found: Confirmation | None) -> Iterable[str]:
     done = results.completed(sweep, "search")
     if images and done:
         p = max(results.accuracy(trial) for trial in done)
-        error = 100 * math.sqrt(p * (1 - p) / images)
+        error = 100 * statistics.binomial_error(p, images)
         yield f"{images:,} validation images: accuracy {p:.3f} has a standard error of {error:.1f} points."
     opened = len(sweep.test_openings)
     times = "never opened" if opened == 0 else f"opened {opened} {'time' if opened == 1 else 'times'}"

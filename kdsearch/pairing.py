@@ -21,6 +21,7 @@ from kdsearch.front import accuracy, completed, front, objectives
 from kdsearch.losses.deployed import is_taught
 from kdsearch.membership import pooled_variance
 from kdsearch.records import Choice, Purpose, SweepRecord, TrialConfig, TrialRecord
+from kdsearch.statistics import binomial_error
 
 Arm = Literal["no_kd", "kd"]
 ARMS: tuple[Arm, ...] = ("no_kd", "kd")
@@ -66,9 +67,8 @@ def noise(sweep: SweepRecord, value: float) -> float:
         if trial.purpose == "floor":
             groups.setdefault(recipe_key(trial), []).append(accuracy(trial))
     variance, degrees = pooled_variance(list(groups.values()))
-    between = variance if degrees else 0.0
-    num_images = sweep.header.get("data", {}).get("num_validation")
-    return math.sqrt(max(between, value * (1 - value) / num_images if num_images else 0.0))
+    between = math.sqrt(variance) if degrees else 0.0
+    return max(between, binomial_error(value, sweep.header.get("data", {}).get("num_validation")))
 
 
 def key(config: TrialConfig) -> str:

@@ -67,6 +67,11 @@ def pooled_estimate(
     return Estimate(own.n, own.mean, own.std, own.mean - half, own.mean + half)
 
 
+def binomial_error(accuracy: float, num_images: int | None) -> float:
+    """The standard error of an accuracy that was measured on so many images; 0 where that is unknown."""
+    return math.sqrt(accuracy * (1 - accuracy) / num_images) if num_images else 0.0
+
+
 def t_quantile(probability: float, degrees: int) -> float:
     """The quantile of Student's t distribution with that many degrees of freedom."""
     # A report without repeats does without.

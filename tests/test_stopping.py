@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdsearch.search.noise import binomial_error, seed_sd
+from kdsearch.search.noise import seed_sd
 from kdsearch.search.stopping import (
     Contender,
     History,
@@ -20,6 +20,7 @@ from kdsearch.search.stopping import (
     optimistic,
     ranked,
 )
+from kdsearch.statistics import binomial_error
 
 SETTINGS = Settings(rungs=(1, 3), reduction_factor=3)
 RUNG_1 = Settings(rungs=(1,), reduction_factor=3)

@@ -1,7 +1,7 @@
 """How much accuracy owes to the seed: the measured noise by which two results are told apart.
 
 Goes in: curves of trainings that differ in their seed alone, and the size of the validation split. Comes
-out: the standard deviation of one training's accuracy at an epoch, a fraction. Pure Python, no Ray.
+out: the standard deviation of one training's accuracy at an epoch, a fraction. No Ray.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+
+from kdsearch.membership import pooled_variance
+from kdsearch.statistics import binomial_error
 
 Curve = Sequence[float]  # validation accuracy by epoch, the first epoch first
 
@@ -30,18 +33,12 @@ def seed_sd(repeats: Sequence[Sequence[Curve]], epoch: int, num_validation: int 
     return max(binomial_error(accuracy, num_validation), _pooled_sd(repeats, epoch))
 
 
-def binomial_error(accuracy: float, num_images: int | None) -> float:
-    """The standard error of an accuracy that was measured on so many images; 0 where that is unknown."""
-    return math.sqrt(accuracy * (1 - accuracy) / num_images) if num_images else 0.0
-
-
 def _pooled_sd(repeats: Sequence[Sequence[Curve]], epoch: int) -> float:
     """0 where no group has two curves that came so far."""
-    squares, freedom = 0.0, 0
-    for near in range(math.ceil(epoch / POOLED), math.floor(epoch * POOLED) + 1):
-        for group in repeats:
-            reached = [curve[near - 1] for curve in group if len(curve) >= max(near, epoch)]
-            if len(reached) > 1:
-                squares += statistics.variance(reached) * (len(reached) - 1)
-                freedom += len(reached) - 1
-    return math.sqrt(squares / freedom) if freedom else 0.0
+    groups = [
+        [curve[near - 1] for curve in group if len(curve) >= max(near, epoch)]
+        for near in range(math.ceil(epoch / POOLED), math.floor(epoch * POOLED) + 1)
+        for group in repeats
+    ]
+    variance, degrees = pooled_variance(groups)
+    return math.sqrt(variance) if degrees else 0.0
