@@ -11,6 +11,7 @@ import logging
 import platform
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class StudentWorker(tune.Trainable):
     def _take(self, task: Task) -> None:
         self._task = task
         self._training: Training | None = None
+        self._metrics: Mapping[str, float] = {}
         self._last_checkpoint: Path | None = None
         self._checkpoint_time = time.monotonic()
 
