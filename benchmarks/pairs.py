@@ -69,18 +69,27 @@ def ratio(values: Sequence[float]) -> Ratio:
 
 
 def measure(
-    name: str, about: Mapping[str, Any], a: Callable[[], Spent], b: Callable[[], Spent], num_pairs: int
+    name: str,
+    about: Mapping[str, Any],
+    a: Callable[[], Spent],
+    b: Callable[[], Spent],
+    num_pairs: int,
+    beside: Callable[[], Mapping[str, float]] | None = None,
 ) -> list[Line]:
     """Run pairs until there are `num_pairs` of this `about`, each appended when it is finished.
 
-    Returns all of them, as they stand in the file: `a` and `b` are dicts of wall_s and cpu_s.
+    Returns all of them, as they stand in the file: `a` and `b` are dicts of wall_s and cpu_s. Where there is
+    something to measure `beside` them, it is measured before and after each pair, and is a list of the two.
     """
     done = recorded(name, about)
     for number in range(len(done), num_pairs):
         sides = {"a": a, "b": b} if number % 2 == 0 else {"b": b, "a": a}
         load = round(os.getloadavg()[0], 2)
+        before = None if beside is None else beside()
         found = {side: asdict(run()) for side, run in sides.items()}
-        line = {**about, "pair": number, "a": found["a"], "b": found["b"], "load_before": load, **machine()}
+        further = {} if beside is None else {"beside": [before, beside()]}
+        line = {**about, "pair": number, "a": found["a"], "b": found["b"], **further, "load_before": load}
+        line |= machine()
         append(name, line)
         done.append(line)
         print(f"pair {number + 1} of {num_pairs}: a {found['a']}, b {found['b']}", flush=True)

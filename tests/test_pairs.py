@@ -27,6 +27,22 @@ def test_a_later_run_adds_the_missing_pairs(results):
     assert pairs.of_pairs(lines).median == 5
 
 
+def test_what_goes_beside_is_measured_before_and_after_each_pair(results):
+    runs = []
+    values = iter([1.0, 2.0])
+
+    def side(name):
+        return lambda: runs.append(name) or Spent(1, 1)
+
+    def beside():
+        runs.append("beside")
+        return {"s": next(values)}
+
+    lines = pairs.measure("some", {}, side("a"), side("b"), 1, beside)
+    assert runs == ["beside", "a", "b", "beside"]
+    assert lines[0]["beside"] == [{"s": 1.0}, {"s": 2.0}]
+
+
 def test_other_conditions_are_measured_apart(results):
     def side():
         return Spent(1, 1)
