@@ -15,6 +15,8 @@ from torch import nn
 # channels_last training crashed with a segmentation fault at widths 3, 4 and 5 in torch 2.14.1 on the
 # CPU, 8 and 16 ran. Remove when a release trains width 4 in channels_last.
 NARROWEST_CHANNELS_LAST = 8
+NCHW = "nchw"
+LAYOUTS = {NCHW: torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 @dataclass(frozen=True)
@@ -33,24 +35,28 @@ class DevicePolicy:
     eval_batch_size: int
 
 
-def device_policy(device: str = "auto", cpus: float = 1.0, narrowest_layer: int = 0) -> DevicePolicy:
+def device_policy(
+    device: str = "auto", cpus: float = 1.0, narrowest_layer: int = 0, layout: str = NCHW
+) -> DevicePolicy:
     """The policy for one trial that may use `cpus` cores; `auto` is CUDA where there is one.
 
     `narrowest_layer` is the smallest number of channels any convolution puts out (see the function of
-    that name); 0, unknown, is treated as narrow. The CPU keeps NCHW: channels_last is 1.2 to 1.3 times
-    faster for some small ResNets and slower for others, and bf16 autocast is nine times slower there
+    that name); 0, unknown, is treated as narrow. The CPU takes `layout`, one of LAYOUTS, which is measured
+    for each family (see `kdsearch.layout`), and float32: bf16 autocast is nine times slower there
     (pytorch#183815). CUDA takes channels_last and bf16 autocast; that branch was written from the
-    documentation and not run on a device.
+    documentation and not run on a device. Narrow layers are NCHW everywhere.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = torch.device(device)
+    if narrowest_layer < NARROWEST_CHANNELS_LAST:
+        layout = NCHW
+    elif chosen.type != "cpu":
+        layout = "channels_last"
     if chosen.type == "cpu":
-        return DevicePolicy(chosen, num_threads(cpus), torch.contiguous_format, None, 1, 256)
-    wide = narrowest_layer >= NARROWEST_CHANNELS_LAST
-    layout = torch.channels_last if wide else torch.contiguous_format
+        return DevicePolicy(chosen, num_threads(cpus), LAYOUTS[layout], None, 1, 256)
     precision = torch.bfloat16 if chosen.type == "cuda" else None
-    return DevicePolicy(chosen, num_threads(cpus), layout, precision, 50, 1024)
+    return DevicePolicy(chosen, num_threads(cpus), LAYOUTS[layout], precision, 50, 1024)
 
 
 def num_threads(cpus: float) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from kdsearch import online
 from kdsearch.data import ImageData
 from kdsearch.data.views import Batch
+from kdsearch.device import NCHW
 from kdsearch.losses.dml import dml
 from kdsearch.losses.terms import alone_epochs, total_loss
 from kdsearch.models.build import Classifier
@@ -37,10 +38,11 @@ def training_for(
     teacher: Classifier | None = None,
     device: str = "cpu",
     shelf: Shelf | None = None,
+    layout: str = NCHW,
 ) -> Training:
     """The training that the configuration asks for: of one student, or of peers. Raises as `Training`."""
     kind = Training if config.online.name == "none" else MutualTraining
-    return kind(config, data, augment, teacher, device, shelf=shelf)
+    return kind(config, data, augment, teacher, device, shelf=shelf, layout=layout)
 
 
 class MutualTraining(Training):
@@ -59,11 +61,12 @@ class MutualTraining(Training):
         device: str = "cpu",
         *,
         shelf: Shelf | None = None,
+        layout: str = NCHW,
     ) -> None:
-        super().__init__(config, data, augment, teacher, device, shelf=shelf)
+        super().__init__(config, data, augment, teacher, device, shelf=shelf, layout=layout)
         self._mutual = online.settings(config.online)
         self._further = tuple(
-            Training(one, data, augment, teacher, device, leader=self, number=number)
+            Training(one, data, augment, teacher, device, leader=self, number=number, layout=layout)
             for number, one in enumerate(online.configs(config)[1:], start=2)
         )
         for number, peer in enumerate(self._further, start=2):

@@ -24,6 +24,7 @@ from kdsearch import (
     listing,
     report,
     session,
+    space,
     spec_teacher,
     tracking,
     tracking_uri,
@@ -36,6 +37,7 @@ from kdsearch.confidence import mean_confidences
 from kdsearch.data import ImageData
 from kdsearch.device import device_policy
 from kdsearch.journal import Journal
+from kdsearch.layout import Shape, journalled
 from kdsearch.lineup import Lineup, Part
 from kdsearch.models import family
 from kdsearch.models.build import cost
@@ -83,8 +85,10 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
             with phases.of("teacher"):
                 faculty = train_teachers(spec, images, lineup, loaded, journal, progress)
                 guards.announce(cautions(spec, images, faculty, cost_of), journal, progress.say)
+            with phases.of("layout"):
+                layouts = choose_layouts(spec, images, journal, progress)
             with phases.of("search"):
-                search(spec, images, faculty, test, lineup, output, journal, progress)
+                search(spec, images, faculty, test, lineup, output, journal, progress, layouts)
     except BaseException as error:
         is_interrupt = isinstance(error, KeyboardInterrupt)
         status = "interrupted" if is_interrupt else "failed"
@@ -299,6 +303,23 @@ def described(teacher: Teacher) -> dict[str, Any]:
     return {"key": teacher.key, "family": teacher.family, "options": dict(teacher.options), **teacher.report}
 
 
+def choose_layouts(
+    spec: SweepSpec, images: ImageData, journal: Journal, progress: Progress
+) -> dict[str, str]:
+    """The students' memory layout by family: measured when the sweep begins, in the journal ever after.
+
+    A result depends on it in its last digits, so a sweep that has trials keeps what they were trained in.
+    """
+    kinds = {event["kind"] for event in journal.events}
+    if not kinds & {"layout_chosen", "trial_started"} and not cluster.gpus_per_trial(spec.resources):
+        shape = Shape(images.num_classes, images.in_channels, images.image_size)
+        found = driver.choose_layouts(space.corner_students(spec), shape)
+        journal.append("layout_chosen", layouts=[dataclasses.asdict(one) for one in found])
+        for one in found:
+            progress.say(f"layout  {one}")
+    return journalled(journal.events)
+
+
 def search(
     spec: SweepSpec,
     images: ImageData,
@@ -308,6 +329,7 @@ def search(
     output: Path,
     journal: Journal,
     progress: Progress,
+    layouts: Mapping[str, str],
 ) -> None:
     """Run every trial that the spec still wants, of the search and after it.
 
@@ -317,7 +339,7 @@ def search(
     conductor = Conductor(spec, journal, stages, lineup.cost_of, settle=lineup.settled, num_test=len(test))
     progress.start_search(conductor.sweep, conductor.num_trials, lambda: conductor.left)
     try:
-        driver.run_search(spec, conductor, images, faculty, test, output, progress.tick)
+        driver.run_search(spec, conductor, images, faculty, test, output, progress.tick, layouts)
     finally:
         progress.end_search()
         reached = conductor.sweep.budget_reached

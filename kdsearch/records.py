@@ -298,7 +298,7 @@ class SweepRecord:
         """Take in the next event. The first writer of an epoch wins."""
         kind = event["kind"]
         if kind != "mlflow_run":  # may come long after the sweep
-            if kind not in ("sweep_started", "teacher_ready"):
+            if kind not in ("sweep_started", "teacher_ready", "layout_chosen"):
                 self.spent_s += max(0.0, event["time"] - self.last_time)
             self.last_time = event["time"]
         if kind == "sweep_started":

@@ -30,7 +30,7 @@ from kdsearch.curriculum import share_in
 from kdsearch.data import ImageData
 from kdsearch.data.pool import Pool
 from kdsearch.data.views import Batch, Views, order
-from kdsearch.device import DevicePolicy, device_policy, narrowest_layer
+from kdsearch.device import NCHW, DevicePolicy, device_policy, narrowest_layer
 from kdsearch.loss_log import LossLog, NonFiniteLoss
 from kdsearch.losses import METHODS
 from kdsearch.losses.deployed import deployed, reads_outputs_alone
@@ -74,7 +74,8 @@ class Training:
     `shelf` is where the teacher's outputs are kept and found; without one the teacher runs live. Either way a
     trial that reads nothing but logits and embeddings gets them rounded to float16, and trains alike.
     `number` is that of a student which is trained with others (`kdsearch.mutual`), and `leader` the training
-    of the first of them, whose images this one shares.
+    of the first of them, whose images this one shares. `layout` is the student's on the CPU; the teacher's is
+    always NCHW there, so that its outputs do not depend on who asks.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Training:
         shelf: Shelf | None = None,
         leader: Training | None = None,
         number: int = 1,
+        layout: str = NCHW,
     ) -> None:
         where = device_policy(device).device
         methods = [METHODS[choice.name] for choice in config.distill.values()]
@@ -102,11 +104,12 @@ class Training:
         saved = deployed(config, None if teacher is None else Choice(*teacher.architecture[:2]))
         with seeded(where, config.seed, "init", *which):
             student = build(saved.name, saved.options, data.num_classes, data.in_channels, data.image_size)
-        narrowest = min(narrowest_layer(model) for model in (student, teacher) if model is not None)
+        narrowest = [narrowest_layer(model) for model in (student, teacher) if model is not None]
 
         self.config = config
         self.epoch = 0
-        self.policy = device_policy(device, narrowest_layer=narrowest)
+        self.policy = device_policy(device, narrowest_layer=narrowest[0], layout=layout)
+        self._teacher_policy = device_policy(device, narrowest_layer=narrowest[-1])
         self.student = _placed(student, self.policy)
         if leader is None:
             self._views = Views(data.train, data.mean, data.std, augment, where)
@@ -126,7 +129,7 @@ class Training:
             )
         needs = frozenset[str]().union(*(method.needs for method in methods))
         self._keep_maps, self._detailed = "features" in needs, bool(needs & DETAILS)
-        self._teacher = None if teacher is None else _placed(teacher, self.policy).eval()
+        self._teacher = None if teacher is None else _placed(teacher, self._teacher_policy).eval()
         self._rounds = teacher is not None and reads_outputs_alone(config)
         self._cache: OutputCache | None = None
         self._recorded: dict[int, Recorded | None] = {}  # this epoch's, by the number of the view
@@ -252,7 +255,7 @@ class Training:
     def _ranked(self, judge: Classifier) -> Tensor:
         """Where each training sample stands in its class by the teacher's confidence, [N] on the CPU."""
         easy_first = self.config.curriculum.options.get("order", "easy_to_hard") == "easy_to_hard"
-        logits = predict(_placed(judge, self.policy), self._views, self.policy)
+        logits = predict(_placed(judge, self._teacher_policy), self._views, self._teacher_policy)
         return ranks(confidence(logits), self._views.labels, easy_first).cpu()
 
     def _context(self, num_classes: int) -> TermContext:
@@ -355,7 +358,7 @@ class Training:
     def _teacher_outputs(self, images: Tensor) -> Outputs:
         """The teacher on the student's view; maps are dropped at once where no term reads them."""
         assert self._teacher is not None, "a term that reads the teacher says so in METHODS"
-        outputs = _outputs(self._teacher, images, self.policy, self._detailed)
+        outputs = _outputs(self._teacher, images, self._teacher_policy, self._detailed)
         return outputs if self._keep_maps else outputs._replace(features={})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -67,6 +68,18 @@ def test_an_epoch_moves_the_student_and_leaves_the_teacher(
     assert all(math.isfinite(value) for value in (*parts.values(), *result.metrics.values()))
     assert not all(map(torch.equal, student_before, training.student.parameters()))
     assert all(torch.equal(tensor, teacher_before[name]) for name, tensor in teacher.state_dict().items())
+
+
+@pytest.mark.parametrize("key", METHODS)
+def test_the_memory_layout_of_the_student_is_nothing_but_its_speed(
+    key: str, data: ImageData, teacher: Classifier
+) -> None:
+    wide = Choice("resnet", {"depth": 8, "width": 0.5})
+    asked = config(key, epochs=1)
+    asked = dataclasses.replace(asked, student=wide) if asked.student.name == "resnet" else asked
+    usual = Training(asked, data, teacher=teacher).run_epoch()
+    other = Training(asked, data, teacher=teacher, layout="channels_last").run_epoch()
+    assert other.terms == pytest.approx(usual.terms, rel=1e-3, abs=1e-5)
 
 
 @pytest.mark.parametrize("key", METHODS)

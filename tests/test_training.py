@@ -441,15 +441,34 @@ def raise_full_disk(*arguments):
     raise OSError(28, "No space left on device")
 
 
-def test_channels_last_is_kept_from_narrow_layers_and_from_the_cpu(small):
+def test_channels_last_is_kept_from_narrow_layers(small):
     narrow, wide = teacher_of(small), build("resnet", {"depth": 8, "width": 1.0}, 10, 1, 8)
     assert narrowest_layer(narrow) == 8
     assert narrowest_layer(wide) == 16
     assert narrowest_layer(build("mlp", {}, 10, 1, 8)) == 0
     assert device_policy("cpu", narrowest_layer=64).memory_format == torch.contiguous_format
+    assert (
+        device_policy("cpu", narrowest_layer=8, layout="channels_last").memory_format == torch.channels_last
+    )
+    on_the_cpu = device_policy("cpu", narrowest_layer=7, layout="channels_last")
+    assert on_the_cpu.memory_format == torch.contiguous_format
     assert device_policy("cuda", narrowest_layer=64).memory_format == torch.channels_last
     too_narrow = device_policy("cuda", narrowest_layer=NARROWEST_CHANNELS_LAST - 1)
     assert too_narrow.memory_format == torch.contiguous_format
+
+
+def test_a_student_in_channels_last_resumes_bit_for_bit_and_has_a_teacher_in_nchw(small):
+    wide = dataclasses.replace(EVERYTHING, student=Choice("resnet", {"depth": 8, "width": 0.5}))
+    teacher = teacher_of(small)
+    whole = Training(wide, small, teacher=teacher, layout="channels_last")
+    whole.run_epoch()
+    state, expected = whole.state_dict(), run(whole)
+    resumed = Training(wide, small, teacher=teacher, layout="channels_last")
+    resumed.load_state_dict(state)
+    assert run(resumed) == expected
+    kernels = [p for p in resumed.student.parameters() if p.ndim == 4 and min(p.shape) > 1]
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+    assert all(parameter.is_contiguous() for parameter in teacher.parameters())
 
 
 def test_the_policy_of_a_gpu_trains_in_float32_weights(small, monkeypatch):

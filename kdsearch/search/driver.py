@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,19 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from kdsearch import layout
 from kdsearch import teacher as teachers
 from kdsearch.checkpoint import State
 from kdsearch.data import ImageData
 from kdsearch.device import device_policy
+from kdsearch.layout import Layout
+from kdsearch.records import Choice
 from kdsearch.search.conductor import Conductor, Report
 from kdsearch.search.sealed import SealedTest
 from kdsearch.search.worker import StudentWorker
 from kdsearch.spec import SweepSpec
 from kdsearch.teacher_model import Teacher
+from kdsearch.teacher_store import default_store
 from kdsearch.teachers import Faculty
 
 logger = logging.getLogger(__name__)
@@ -53,8 +57,11 @@ def run_search(
     test: SealedTest,
     output: Path,
     tick: Callable[[], None],
+    layouts: Mapping[str, str],
 ) -> None:
     """Run trials until the conductor has no more. `tick` is called about ten times a second.
+
+    `layouts` are the memory layouts of the families that do not keep the usual one.
 
     Raises ClusterError when Ray gives up, OSError when the sweep's folder cannot be written.
     """
@@ -75,6 +82,7 @@ def run_search(
         cpus=resources["cpu"],
         gpus=resources["gpu"],
         cache_gb=spec.resources.cache_gb,
+        layouts=layouts,
     )
     shells = _Shells(conductor, max_live, output, tick)
     tuner = tune.Tuner(
@@ -247,6 +255,20 @@ def _train_teacher(
     # else ran a step 25 times slower than one.
     torch.set_num_threads(1)
     yield from teachers.train(spec, data, device_policy().device.type, state, above)
+
+
+def choose_layouts(students: Sequence[Choice], shape: layout.Shape) -> list[Layout]:
+    """`kdsearch.layout.choose` on a core where trials run."""
+    try:
+        found: list[Layout] = ray.get(_choose_layouts.remote(students, shape))
+    except ray.exceptions.RayError as error:
+        raise cluster.ClusterError(f"no layout could be measured: {last_line(str(error))}") from None
+    return found
+
+
+@ray.remote(num_cpus=1)
+def _choose_layouts(students: Sequence[Choice], shape: layout.Shape) -> list[Layout]:
+    return layout.choose(students, shape, default_store())
 
 
 def remove_work(output: Path) -> None:

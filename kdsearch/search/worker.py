@@ -21,7 +21,7 @@ from ray import tune
 from kdsearch import online
 from kdsearch.data import ImageData
 from kdsearch.data.views import Views
-from kdsearch.device import device_policy, num_threads
+from kdsearch.device import NCHW, device_policy, num_threads
 from kdsearch.losses.deployed import is_taught
 from kdsearch.models.build import save_student
 from kdsearch.mutual import training_for
@@ -52,10 +52,12 @@ class StudentWorker(tune.Trainable):
         cpus: float,
         gpus: float,
         cache_gb: float,
+        layouts: Mapping[str, str],
     ) -> None:
         torch.set_num_threads(num_threads(cpus))
         self._device = device_policy("auto" if gpus else "cpu", cpus).device
         self._data, self._augment, self._output, self._test = data, augment, Path(output), test
+        self._layouts = layouts
         self._classroom, self._cache_bytes = Classroom(faculty, str(self._device)), cache_gb * 1e9
         self._take(Task.from_json(config["task"]))
 
@@ -108,7 +110,10 @@ class StudentWorker(tune.Trainable):
         taught = is_taught(task.config)
         teacher = self._classroom.teacher(task.config.teacher) if taught else None
         shelf = self._classroom.shelf(task.config.teacher, self._cache_bytes) if taught else None
-        training = training_for(task.config, self._data, self._augment, teacher, str(self._device), shelf)
+        layout = self._layouts.get(task.config.student.name, NCHW)
+        training = training_for(
+            task.config, self._data, self._augment, teacher, str(self._device), shelf, layout
+        )
         if task.from_checkpoint:
             try:
                 training.load_state_dict(
