@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from kdsearch import curve, results
 from kdsearch import figure_parts as parts
-from kdsearch import results
 from kdsearch.figure_style import Style, canvas
 from kdsearch.records import SweepRecord, TrialRecord
 
@@ -21,18 +21,19 @@ from kdsearch.records import SweepRecord, TrialRecord
 def draw_curves(sweep: SweepRecord, front: Sequence[TrialRecord], looks: Style) -> Figure | str:
     """Validation accuracy by epoch: the front in colour, controls dashed, the rest in the background."""
     found = [trial for trial in results.students(sweep, "control", "search") if _has_a_curve(trial)]
-    if not found:
-        return "No trial has finished an epoch yet."
+    if all(len(curve.points(trial)) < 2 for trial in found):
+        return "No student has been evaluated twice yet; with `train.evaluate: every_epoch` each of them is."
     figure, axes = canvas("Learning curves", "epoch", "validation accuracy (fraction)")
     strong: dict[str, Any] = {"linewidth": 1.9, "zorder": 4}
     faint: dict[str, Any] = {"linewidth": 0.9, "zorder": 2, "alpha": 0.4}
     for trial in found:
         is_control = trial.role == "control"
         colour = looks.theme.muted if is_control else looks.colour(trial.config)
-        values = [epoch["metrics"]["val_accuracy"] for epoch in trial.epochs]
-        epochs = range(1, len(values) + 1)
+        epochs, values = zip(*curve.points(trial), strict=True)
         lines = strong if is_control or trial in front else faint
         axes.plot(epochs, values, color=colour, linestyle="--" if is_control else "-", **lines)
+        if len(epochs) == 1:
+            axes.plot(epochs, values, ".", color=colour, **lines)
         if trial.status != "completed":
             marker = "x" if trial.status == "failed" else "o"
             fill: Any = parts.FILL[trial.status]
@@ -50,7 +51,7 @@ def draw_curves(sweep: SweepRecord, front: Sequence[TrialRecord], looks: Style) 
 
 def _has_a_curve(trial: TrialRecord) -> bool:
     """Whether its learning curve is drawn: the search's and the floors', not what repeats or tunes them."""
-    return bool(trial.epochs) and trial.purpose in ("", "floor")
+    return bool(curve.points(trial)) and trial.purpose in ("", "floor")
 
 
 def _curve_end(trial: TrialRecord) -> parts.Point:

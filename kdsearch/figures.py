@@ -101,7 +101,9 @@ def draw_front(findings: Findings, looks: Style) -> Figure | str:
     figure, axes = canvas("Accuracy against size", f"{COSTS[cost]} (log scale)", ACCURACY)
     floor = _set_accuracy_range(axes, sweep, full)
     _set_cost_range(axes, sweep, cost)
-    off_axis = [t for t in search if t.status == "failed" or not t.epochs or results.accuracy(t) < floor]
+    off_axis = [
+        t for t in search if t.status == "failed" or t.val_accuracy is None or results.accuracy(t) < floor
+    ]
     for trial in search:
         if trial not in off_axis and trial not in front:
             parts.mark(axes, looks, trial, _place(trial, cost), is_on_front=False)

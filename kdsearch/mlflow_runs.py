@@ -167,8 +167,8 @@ def _trial_points(sweep: SweepRecord, trial: TrialRecord) -> Iterator[Point]:
     for epoch in trial.epochs:
         values = {**epoch["metrics"], "time_s": epoch["time_s"], "cpu_s": epoch["cpu_s"]}
         for number in range(1, len(trial.peers) + 2):
-            if reference:
-                accuracy = epoch["metrics"][of_student("val_accuracy", number)]
+            accuracy = epoch["metrics"].get(of_student("val_accuracy", number))
+            if reference and accuracy is not None:
                 values[of_student("retention", number)] = accuracy / reference
         values |= {f"term/{name}": value for name, value in epoch["terms"].items()}
         for name, value in values.items():

@@ -78,16 +78,17 @@ class MutualTraining(Training):
     def students(self) -> tuple[Classifier, ...]:
         return (self.student, *(peer.student for peer in self._further))
 
-    def run_epoch(self) -> EpochResult:
+    def run_epoch(self, evaluate: bool = True) -> EpochResult:
         """As `Training.run_epoch`, with every peer's accuracy and mean loss among the metrics."""
         wall, cpu = time.perf_counter(), time.process_time()
-        result = super().run_epoch()
+        result = super().run_epoch(evaluate)
         metrics, terms = dict(result.metrics), dict(result.terms)
         for number in range(1, len(self.students) + 1):
             metrics[of_student("train_loss", number)] = terms.pop(of_student(_LOSS, number))
         for number, peer in enumerate(self._further, start=2):
             peer.epoch = self.epoch
-            metrics[of_student("val_accuracy", number)] = peer.evaluate()
+            if evaluate:
+                metrics[of_student("val_accuracy", number)] = peer.evaluate()
         return EpochResult(
             result.epoch,
             metrics,

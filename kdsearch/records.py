@@ -158,10 +158,10 @@ class TrialConfig:
 class EpochResult:
     """One finished epoch. `epoch` counts from 1; times are seconds of this epoch alone.
 
-    `metrics` holds `train_loss`, `val_accuracy` (a fraction) and `lr`; `terms` the mean of every
-    unweighted loss term (`label` is the cross-entropy with the labels). Those of a trial's further students
-    are beside them as `val_accuracy.s2`, `label.s2` (`of_student`). `fill_s` of the seconds went into the
-    teacher's outputs for the cache, which other trials then read.
+    `metrics` holds `train_loss`, `lr` and, where the student was evaluated, `val_accuracy` (a fraction);
+    `terms` the mean of every unweighted loss term (`label` is the cross-entropy with the labels). Those of a
+    trial's further students are beside them as `val_accuracy.s2`, `label.s2` (`of_student`). `fill_s` of the
+    seconds went into the teacher's outputs for the cache, which other trials then read.
     """
 
     epoch: int
@@ -248,8 +248,9 @@ class TrialRecord:
 
     @property
     def val_accuracy(self) -> float | None:
-        """The last epoch's validation accuracy, None before the first epoch."""
-        return self.epochs[-1]["metrics"]["val_accuracy"] if self.epochs else None
+        """The validation accuracy when it was last looked at: of a completed trial in its last epoch."""
+        metrics = (epoch["metrics"] for epoch in reversed(self.epochs))
+        return next((found["val_accuracy"] for found in metrics if "val_accuracy" in found), None)
 
 
 def _own(values: Mapping[str, float], number: int) -> dict[str, float]:

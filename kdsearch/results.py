@@ -232,13 +232,16 @@ def _interval(name: str, known: Estimate | None) -> Row:
 
 
 def curve_rows(sweep: SweepRecord) -> list[Row]:
-    """curves.csv: one row per finished epoch, values of further students beside the first's."""
+    """curves.csv: one row per finished epoch, values of further students beside the first's.
+
+    Accuracies are blank where nobody looked.
+    """
     return [
         {
             "trial_id": trial.trial_id,
             "epoch": epoch["epoch"],
             "train_loss": epoch["metrics"].get("train_loss"),
-            "val_accuracy": epoch["metrics"]["val_accuracy"],
+            "val_accuracy": epoch["metrics"].get("val_accuracy"),
             "time_s": epoch["time_s"],
             **{name: value for name, value in epoch["metrics"].items() if is_of_further_student(name)},
             **epoch["terms"],

@@ -172,7 +172,7 @@ class ResourcesSpec:
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """A sweep, every default filled in. `train` has all of TRAIN_OPTIONS."""
+    """A sweep, every default filled in. `train` has all of TRAIN_OPTIONS; `evaluate` stands beside them."""
 
     name: str
     data: DataSpec
@@ -180,6 +180,7 @@ class SweepSpec:
     student: Slot
     distill: DistillSpec
     train: Options
+    evaluate: str  # rungs or every_epoch
     search: SearchSpec
     confirm: ConfirmSpec
     resources: ResourcesSpec
@@ -221,7 +222,7 @@ def to_dict(spec: SweepSpec) -> dict[str, Any]:
                 "curriculum": distill.curriculum,
                 "online": distill.online,
             },
-            "train": spec.train,
+            "train": {**spec.train, "evaluate": spec.evaluate},
             "search": dataclasses.asdict(spec.search),
             "confirm": dataclasses.asdict(spec.confirm),
             "resources": dataclasses.asdict(spec.resources),
@@ -287,10 +288,11 @@ def _spec(root: Node, found: list[Problem]) -> SweepSpec:
         spec_methods.check(values, spec_checks.roles(values), problems)
     problems.raise_if_any()
     search = values["search"]
+    train = {name: values["train"][name] for name in TRAIN_OPTIONS}
     return SweepSpec(
         name=values["name"],
         data=_data(values["data"]),
-        teacher=spec_teacher.source(values["teacher"], values["train"]),
+        teacher=spec_teacher.source(values["teacher"], train),
         student=values["student"],
         distill=DistillSpec(
             **{name: values["distill"][name] for name in DISTILL_NUMBERS},
@@ -299,8 +301,9 @@ def _spec(root: Node, found: list[Problem]) -> SweepSpec:
             curriculum=values["distill"]["curriculum"],
             online=values["distill"]["online"],
         ),
-        train=values["train"],
-        search=SearchSpec(**{**search, "early_stopping": _early_stopping(search, values["train"]["epochs"])}),
+        train=train,
+        evaluate=values["train"]["evaluate"],
+        search=SearchSpec(**{**search, "early_stopping": _early_stopping(search, train["epochs"])}),
         confirm=_confirm(values["confirm"], search["sampler"]),
         resources=ResourcesSpec(**values["resources"]),
     )

@@ -155,6 +155,14 @@ CONFIRM = Section(
     fixed=True,
 )
 
+EVALUATE = _fixed(
+    "str",
+    "rungs",
+    "when students are validated: where early stopping compares them and at the end, or after every epoch, "
+    "which learning curves need",
+    choices=("every_epoch", "rungs"),
+)
+
 RESOURCES = Section(
     "what one trial occupies",
     {
@@ -179,7 +187,7 @@ SPEC = Section(
         "teacher": TEACHER,
         "student": STUDENT,
         "distill": DISTILL,
-        "train": Section("the students' recipe", TRAIN_OPTIONS),
+        "train": Section("the students' recipe", TRAIN_OPTIONS | {"evaluate": EVALUATE}),
         "search": SEARCH,
         "confirm": CONFIRM,
         "resources": RESOURCES,

@@ -152,8 +152,11 @@ class Training:
     def finished(self) -> bool:
         return self.epoch >= self.config.train.epochs
 
-    def run_epoch(self) -> EpochResult:
-        """Train one epoch and evaluate. Raises NonFiniteLoss; the training is of no further use then."""
+    def run_epoch(self, evaluate: bool = True) -> EpochResult:
+        """Train one epoch and evaluate. Raises NonFiniteLoss; the training is of no further use then.
+
+        Without `evaluate` there is no `val_accuracy` among the metrics; all else is the same to the last bit.
+        """
         assert not self.finished, f"epoch {self.epoch + 1} of {self.config.train.epochs}"
         wall, cpu = time.perf_counter(), time.process_time()
         epoch, train = self.epoch + 1, self.config.train
@@ -184,7 +187,9 @@ class Training:
                 self._optimizer.step()
         train_loss, means = losses.means()
         self.epoch = epoch
-        metrics = {"train_loss": train_loss, "val_accuracy": self.evaluate(), "lr": lr}
+        metrics = {"train_loss": train_loss, "lr": lr}
+        if evaluate:
+            metrics["val_accuracy"] = self.evaluate()
         time_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
         return EpochResult(epoch, metrics, means, time_s, cpu_s, fill_s)
 

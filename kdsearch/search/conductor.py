@@ -46,6 +46,12 @@ class Task:
     from_checkpoint: str = ""
     from_sha256: str = ""
     opens_test: bool = False  # may evaluate the test split in the end; the journal says so already
+    evaluated_epochs: tuple[int, ...] | None = None  # and the last; None: all
+
+    def evaluates(self, epoch: int) -> bool:
+        """Whether the students are validated after this epoch."""
+        evaluated = self.evaluated_epochs
+        return evaluated is None or epoch in evaluated or epoch == self.config.train.epochs
 
     @property
     def folder(self) -> str:
@@ -60,6 +66,8 @@ class Task:
         data = json.loads(text)
         data["config"] = TrialConfig.from_json(data["config"])
         data["checkpoint_epochs"] = tuple(data["checkpoint_epochs"])
+        if data["evaluated_epochs"] is not None:
+            data["evaluated_epochs"] = tuple(data["evaluated_epochs"])
         return Task(**data)
 
 
@@ -245,11 +253,12 @@ class Conductor:
         return self._allowed(task)
 
     def _allowed(self, task: Task) -> Task:
-        """The task, allowed to open the test split where it is for that, which is journalled first.
+        """The task, told when to validate, and allowed to open the test split, which is journalled first.
 
         Every attempt counts as an opening: of one that is lost nobody knows how far it came.
         """
         trial = self.sweep.trials[task.trial_id]
+        task = dataclasses.replace(task, evaluated_epochs=self._evaluated_for(trial))
         if not self._num_test or not (trial.role == "confirm" or trial.purpose in ARMS):
             return task
         self._write("test_opened", task.trial_id, attempt=task.attempt, num_images=self._num_test)
@@ -257,6 +266,17 @@ class Conductor:
 
     def _rungs_for(self, role: Role) -> tuple[int, ...]:
         return self._judge.rungs if role == "search" else ()
+
+    def _evaluated_for(self, trial: TrialRecord) -> tuple[int, ...] | None:
+        """Rungs, unless the spec asks for every epoch.
+
+        The floors are the ruler at every rung, and its noise is measured over neighbouring epochs too: where
+        there are rungs, floors are validated in all epochs.
+        """
+        is_ruler = trial.purpose == "floor" and bool(self._judge.rungs)
+        if self._spec.evaluate == "every_epoch" or is_ruler:
+            return None
+        return self._rungs_for(trial.role)
 
     def on_report(self, name: str, attempt: int, report: Report) -> bool:
         """Journal a worker's report and say whether the trial goes on."""

@@ -95,7 +95,7 @@ class Judge:
         return Contender(
             student.student_id,
             tuple(math.log10(student.cost[name]) for name in self._costs),
-            tuple(epoch["metrics"]["val_accuracy"] for epoch in student.epochs),
+            tuple(epoch["metrics"].get("val_accuracy", math.nan) for epoch in student.epochs),
             student.band,
             student.status == "completed",
             student.config.student.name,

@@ -27,7 +27,7 @@ class Contender:
 
     trial_id: str
     costs: tuple[float, ...]  # log10 of every cost objective, known before training
-    curve: tuple[float, ...]  # validation accuracy by epoch so far
+    curve: tuple[float, ...]  # validation accuracy by epoch so far, NaN where nobody looked
     band: int = 0  # size band, 0 the smallest
     finished: bool = False
     family: str = ""  # of its architecture: a rung compares students of one family

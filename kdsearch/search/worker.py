@@ -85,7 +85,8 @@ class StudentWorker(tune.Trainable):
                 self._training = self._start()
             started = time.monotonic()
             while not self._training.finished:
-                epochs.append(self._training.run_epoch())
+                evaluate = self._task.evaluates(self._training.epoch + 1)
+                epochs.append(self._training.run_epoch(evaluate))
                 self._metrics = epochs[-1].metrics
                 if (
                     epochs[-1].epoch in self._task.checkpoint_epochs
