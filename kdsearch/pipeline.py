@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from kdsearch import lineup as lineups
 from kdsearch import spec as specs
 from kdsearch import teacher as teachers
 from kdsearch.confidence import mean_confidences
-from kdsearch.data import ImageData
+from kdsearch.data import AUGMENT_VERSION, ImageData
 from kdsearch.device import device_policy
 from kdsearch.journal import Journal
 from kdsearch.layout import Shape, journalled
@@ -280,18 +280,39 @@ def accept(
 
 def cautions(spec: SweepSpec, images: ImageData, faculty: Faculty, cost_of: CostOf) -> list[guards.Caution]:
     """What is worth a warning before the search, from the spec, the sizes and a look at every teacher."""
-    device, smallest = device_policy().device, extreme_students(spec, cost_of)[0]
+    smallest = extreme_students(spec, cost_of)[0]
     found = guards.of_spec(spec)
     for name, network in faculty.networks.items():
         found += guards.of_teacher(network.report, images.mean, images.std, guards.named(name))
     for name, source in spec_teacher.choices(spec.teacher).items():
         teacher = faculty.networks[faculty.leader(Choice(name))]
-        sure = mean_confidences(teacher.build(str(device)), images, spec.data.augment, device)
+        sure = confidences(teacher, images, spec.data.augment)
         found += guards.of_confidence(sure, guards.named(name))
         if not isinstance(source, specs.Assistants):
             params = cost_of(smallest)["params"], teacher.report["params"]
             found += guards.of_sizes(smallest.name, *params, guards.named(name))
     return found
+
+
+def confidences(
+    teacher: Teacher, images: ImageData, augment: Sequence[tuple[str, Mapping[str, Any]]]
+) -> dict[str, float]:
+    """`mean_confidences`, which the first sweep of the teacher on these images measures for all others."""
+    device = device_policy().device
+    identity = {
+        "what": "mean confidences",
+        "version": AUGMENT_VERSION,
+        "teacher": teacher.key,
+        "data": images.key,
+        "unlabelled": None if images.unlabelled is None else images.unlabelled.key,
+        "augment": [[name, dict(options)] for name, options in augment],
+        "device": device.type,
+    }
+    return teachers.remembered(
+        identity,
+        lambda: mean_confidences(teacher.build(str(device)), images, augment, device),
+        teachers.default_store(),
+    )
 
 
 def num_stages(teacher: Teacher) -> int:

@@ -30,7 +30,7 @@ from kdsearch.models.build import Architecture, Classifier, cost, weightless
 from kdsearch.records import Choice, EpochResult, TrainConfig, TrialConfig
 from kdsearch.spec import SweepSpec, TeacherSpec
 from kdsearch.teacher_model import Frozen, Teacher
-from kdsearch.teacher_store import default_store, find, find_partial, save, save_partial
+from kdsearch.teacher_store import default_store, find, find_partial, remembered, save, save_partial
 from kdsearch.training import TRAINING_VERSION, NonFiniteLoss, Training, predict
 from kdsearch.weights import (
     Weights,
@@ -60,6 +60,7 @@ __all__ = [
     "load_checkpoint_teacher",
     "network",
     "prepare",
+    "remembered",
     "save",
     "save_partial",
     "still_improving",

@@ -1,7 +1,7 @@
 """Where teachers are kept: `<store>/teachers/<key>/`, teacher.safetensors and teacher.json.
 
 Goes in: a `Teacher`, or the state of one in training, and its key. Comes out: the same again, verified;
-what is damaged is not used.
+what is damaged is not used. `<store>/measured/` has what `remembered` keeps of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import logging
 import os
 import shutil
 import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.numpy
 
@@ -95,6 +97,30 @@ def find_partial(key: str, store: Path) -> State | None:
     except (CheckpointError, OSError, KeyError, TypeError, ValueError) as error:
         logger.warning("the teacher's training begins again, its kept state is damaged: %s", error)
         return None
+
+
+def remembered(
+    identity: Mapping[str, Any], measure: Callable[[], dict[str, float]], store: Path
+) -> dict[str, float]:
+    """What an earlier sweep measured of a teacher; `identity` is all that decides it.
+
+    Measured where none did or its file is damaged, and kept where the store takes it.
+    """
+    text = json.dumps(identity, sort_keys=True)
+    file = store / "measured" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    try:
+        found = json.loads(file.read_bytes())
+        return {str(name): float(value) for name, value in found["values"].items()}
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.warning("%s is damaged, it is measured again: %s", file, error)
+    values = measure()
+    try:
+        write_atomically(file, json.dumps({"about": identity, "values": values}, indent=2).encode())
+    except OSError as error:
+        logger.warning("what was measured of the teacher could not be kept: %s", error)
+    return values
 
 
 def _folder(key: str, store: Path) -> Path:
