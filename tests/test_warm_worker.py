@@ -111,6 +111,7 @@ def outcomes(folder: Path, configs: Sequence[TrialConfig]) -> list[Any]:
                 cpus=1.0,
                 gpus=0.0,
                 cache_gb=1.0,
+                layouts={},
             )
         found.append(outcome(worker, folder, task))
     return found
