@@ -6,7 +6,9 @@ mlflow. `replay` turns a journal into a `SweepRecord`; reports, tracking and res
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -265,8 +267,8 @@ def _own(values: Mapping[str, float], number: int) -> dict[str, float]:
 class SweepRecord:
     """What the journal says about a sweep. `header` is the newest `sweep_started` event.
 
-    `teachers` has every `teacher_ready` by name, '' where there is but one. Some only take part in teaching:
-    their `role` is member, generation or assistant and not teacher.
+    `teachers` has every `teacher_ready` by name, '' where there is but one; the `role` of some is a part in
+    teaching: member, generation or assistant. `trials` only grows.
     """
 
     header: Event
@@ -281,6 +283,7 @@ class SweepRecord:
     ended: Event | None = None
     last_time: float = 0.0
     spent_s: float = 0.0  # wall seconds of all sessions' searches, the teacher's training left out
+    _by_role: dict[Role, list[TrialRecord]] = field(default_factory=dict, init=False)
 
     @property
     def teacher(self) -> Event | None:
@@ -293,7 +296,11 @@ class SweepRecord:
         return self.teachers.get(teacher_name(config.teacher))
 
     def of_role(self, role: Role) -> list[TrialRecord]:
-        return sorted((t for t in self.trials.values() if t.role == role), key=lambda t: t.number)
+        """By number. It is asked for at every report, so the order is kept."""
+        num_ordered = sum(map(len, self._by_role.values()))
+        for trial in itertools.islice(self.trials.values(), num_ordered, None):
+            bisect.insort(self._by_role.setdefault(trial.role, []), trial, key=lambda one: one.number)
+        return list(self._by_role.get(role, ()))
 
     def apply(self, event: Event) -> None:
         """Take in the next event. The first writer of an epoch wins."""
@@ -378,17 +385,14 @@ def is_teacher(event: Event) -> bool:
 
 
 def replay(events: Iterable[Event]) -> SweepRecord:
-    """Rebuild a sweep's state from its journal.
-
-    Raises ValueError when the journal does not begin with `sweep_started`.
-    """
-    sweep: SweepRecord | None = None
-    for event in events:
-        if sweep is None:
-            if event["kind"] != "sweep_started":
-                raise ValueError(f"the journal begins with {event['kind']!r}, not with 'sweep_started'")
-            sweep = SweepRecord(header=event, sessions=[])
-        sweep.apply(event)
-    if sweep is None:
+    """A sweep's state from its journal. Raises ValueError where that does not begin with `sweep_started`."""
+    rest = iter(events)
+    first = next(rest, None)
+    if first is None:
         raise ValueError("the journal is empty")
+    if first["kind"] != "sweep_started":
+        raise ValueError(f"the journal begins with {first['kind']!r}, not with 'sweep_started'")
+    sweep = SweepRecord(header=first, sessions=[])
+    for event in itertools.chain([first], rest):
+        sweep.apply(event)
     return sweep

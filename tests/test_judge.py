@@ -103,3 +103,18 @@ def test_asha_judges_on_arrival_and_never_again() -> None:
 
     assert not judge.decide(sweep.trials["t0000"], known_epochs=0).goes_on
     assert judge.decide(sweep.trials["t0000"], known_epochs=1).goes_on
+
+
+def test_a_judge_that_watched_the_sweep_says_what_a_new_one_says() -> None:
+    story = Story()
+    story.trial(0, [0.1], status="running")
+    watching, sweep = judge_of(story)
+    before = watching.decide(sweep.trials["t0000"], 0)
+    known = len(story.events)
+    for event in better_ones(story).events[known:]:
+        sweep.apply(event)
+
+    after = watching.decide(sweep.trials["t0000"], 1)
+
+    assert before.goes_on
+    assert after.rule == rule(story, "t0000") == "pareto rung 1: behind its size"

@@ -306,3 +306,18 @@ def test_a_simulated_sweep_has_students_of_every_fate():
     sweep = replay(journals.realistic(40).events)
     assert all(summary.counts(sweep)["search"][status] for status in ("completed", "stopped", "failed"))
     assert all(math.isfinite(results.accuracy(trial)) for trial in results.front(sweep))
+
+
+def test_trials_are_by_number_as_they_come_in_whatever_their_order():
+    story = journals.Story()
+    for number in (2, 0):
+        story.trial(number, [0.5])
+    sweep = replay(story.events)
+    assert [trial.number for trial in sweep.of_role("search")] == [0, 2]
+    known = len(story.events)
+    story.trial(1, [0.5])
+    story.trial(0, [0.5], role="control")
+    for event in story.events[known:]:
+        sweep.apply(event)
+    assert [trial.number for trial in sweep.of_role("search")] == [0, 1, 2]
+    assert [trial.trial_id for trial in sweep.of_role("control")] == ["c0000"]

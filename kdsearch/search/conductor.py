@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,8 +164,13 @@ class Conductor:
 
     def all_failed(self) -> bool:
         """Whether search trials ended and not one of them well."""
-        ended = [trial for trial in self.sweep.of_role("search") if trial.status != "running"]
-        return bool(ended) and all(trial.status == "failed" for trial in ended)
+        ended = self._ended_search()
+        return (
+            all(trial.status == "failed" for trial in ended) and next(self._ended_search(), None) is not None
+        )
+
+    def _ended_search(self) -> Iterator[TrialRecord]:
+        return (trial for trial in self.sweep.of_role("search") if trial.status != "running")
 
     def next_task(self) -> Task | None:
         """The next attempt to run, journalled; None when nothing is left to start.
@@ -318,8 +323,7 @@ class Conductor:
 
     def _after_end(self, trial: TrialRecord) -> None:
         if trial.role == "search":
-            num_ended = sum(other.status != "running" for other in self.sweep.of_role("search"))
-            self.mass_failure = num_ended >= MASS_FAILURE and self.all_failed()
+            self.mass_failure = self.all_failed() and sum(1 for _ in self._ended_search()) >= MASS_FAILURE
 
     def _stop_if_hopeless(self, trial: TrialRecord, known_epochs: int) -> None:
         """Judge a running search trial as things stand; `known_epochs` it had before its newest report."""

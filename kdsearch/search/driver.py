@@ -59,19 +59,12 @@ def run_search(
     tick: Callable[[], None],
     layouts: Mapping[str, str],
 ) -> None:
-    """Run trials until the conductor has no more. `tick` is called about ten times a second.
+    """Train students until the conductor has no more trials. `tick` and errors are those of `run_trials`.
 
     `layouts` are the memory layouts of the families that do not keep the usual one.
-
-    Raises ClusterError when Ray gives up, OSError when the sweep's folder cannot be written.
     """
-    fitting = cluster.num_fitting(spec.resources)
-    slots = min(fitting, spec.resources.max_concurrent or fitting)
-    max_live = slots + lookahead(slots) if slots == fitting else slots  # else the next trial would run, too
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max_live)  # else Tune starts one process after another
     if ray.cluster_resources().get("GPU", 0) and not spec.resources.gpus_per_trial:
         logger.warning("there are GPUs and the trials use none of them: set resources.gpus_per_trial")
-    resources = {"cpu": cluster.cpus_per_trial(spec.resources), "gpu": cluster.gpus_per_trial(spec.resources)}
     trainable = tune.with_parameters(
         StudentWorker,
         data=data,
@@ -79,11 +72,28 @@ def run_search(
         test=test,
         augment=spec.data.augment,
         output=str(output),
-        cpus=resources["cpu"],
-        gpus=resources["gpu"],
+        cpus=cluster.cpus_per_trial(spec.resources),
+        gpus=cluster.gpus_per_trial(spec.resources),
         cache_gb=spec.resources.cache_gb,
         layouts=layouts,
     )
+    run_trials(spec, conductor, trainable, output, tick)
+
+
+def run_trials(
+    spec: SweepSpec, conductor: Conductor, trainable: Any, output: Path, tick: Callable[[], None]
+) -> None:
+    """Hand the conductor's tasks to Ray actors of `trainable`, and their reports back to the conductor.
+
+    An actor gets a `Task` with its configuration or with `reset_config`, and answers each `step` with a
+    `Report`, both as JSON, until it is stopped. `tick` is called about ten times a second.
+    Raises ClusterError when Ray gives up, OSError when the sweep's folder cannot be written.
+    """
+    fitting = cluster.num_fitting(spec.resources)
+    slots = min(fitting, spec.resources.max_concurrent or fitting)
+    max_live = slots + lookahead(slots) if slots == fitting else slots  # else the next trial would run, too
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max_live)  # else Tune starts one process after another
+    resources = {"cpu": cluster.cpus_per_trial(spec.resources), "gpu": cluster.gpus_per_trial(spec.resources)}
     shells = _Shells(conductor, max_live, output, tick)
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),

@@ -6,6 +6,7 @@ A verdict is a function of the records alone, so a resumed sweep gives the verdi
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -33,6 +34,10 @@ class Judge:
         self._settings = Settings(rungs(spec), self._early.reduction_factor)
         self._known: dict[str, tuple[int, str, list[Contender]]] = {}
         self._noise: dict[tuple[int, int], float] = {}  # by rung and epochs of the controls
+        self._num_seen = 0
+        self._running: dict[str, TrialRecord] = {}  # search trials when they were last looked at
+        self._ended: list[Contender] = []
+        self._floor: list[TrialRecord] = []
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -62,13 +67,25 @@ class Judge:
         return Decision(True, rule)
 
     def _history(self, rung: int) -> History:
-        trials = self._sweep.trials.values()
-        floor = [trial for trial in trials if trial.role == "control" and trial.purpose == "floor"]
+        self._look()
+        running = [one for trial in self._running.values() for one in self._contenders(trial)]
         return History(
-            [one for trial in trials if trial.role == "search" for one in self._contenders(trial)],
-            [self._contenders(control)[0] for control in floor],
-            {rung: self._seed_sd(rung, floor)},
+            [*self._ended, *running],
+            [self._contenders(control)[0] for control in self._floor],
+            {rung: self._seed_sd(rung, self._floor)},
         )
+
+    def _look(self) -> None:
+        """Take in what has begun and what has ended: of ten thousand trials few do between two reports."""
+        trials = self._sweep.trials
+        for trial in itertools.islice(trials.values(), self._num_seen, None):
+            if trial.role == "search":
+                self._running[trial.trial_id] = trial
+            elif trial.purpose == "floor":
+                self._floor.append(trial)
+        self._num_seen = len(trials)
+        for name in [name for name, trial in self._running.items() if trial.status != "running"]:
+            self._ended += self._contenders(self._running.pop(name))
 
     def _seed_sd(self, rung: int, floor: Sequence[TrialRecord]) -> float:
         """The noise of a training at the rung; measured again only when a control has come further."""

@@ -1,0 +1,113 @@
+"""The benchmarks of the driver count what they say they count; none of them is run here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from journals import Story, config
+
+from benchmarks import mlflow_cost, overhead, scale
+from kdsearch.mlflow_mirror import StoredRun
+from kdsearch.records import SweepRecord, replay
+
+
+def slept(*trials: tuple[str, float, float, float], ended: float) -> SweepRecord:
+    """A sweep of trials by actor, its birth, the trial's begin and end; the last report came at `ended`."""
+    story = Story()
+    for number, (actor, born, began, awake) in enumerate(trials):
+        story.trial(number, [0.5])
+        epoch = next(event for event in reversed(story.events) if event["kind"] == "epoch")
+        epoch |= {"node": actor, "terms": {"born": born, "began": began, "ended": awake}}
+        story.events[-1]["time"] = ended
+    return replay(story.events)
+
+
+def test_a_driver_that_loses_no_time_is_ideal() -> None:
+    found = scale.share_of_ideal(
+        slept(("a", 0, 0, 10), ("b", 4, 4, 14), ("a", 0, 10, 20), ("b", 4, 14, 24), ended=24), slots=2
+    )
+    assert found["ideal_s"] == found["took_s"] == 20
+    assert found["of_ideal"] == 1
+    assert found["busy"] == pytest.approx(36 / 40)
+
+
+def test_what_a_slot_waits_between_two_trials_is_missing_from_the_ideal() -> None:
+    found = scale.share_of_ideal(
+        slept(("a", 0, 0, 10), ("b", 4, 4, 14), ("a", 0, 12, 22), ("b", 4, 19, 29), ended=29), slots=2
+    )
+    assert (found["ideal_s"], found["took_s"]) == (20, 25)
+
+
+def test_a_run_that_ended_before_all_slots_were_there_is_refused() -> None:
+    with pytest.raises(SystemExit, match="only 1 of 2 slots"):
+        scale.share_of_ideal(slept(("a", 0, 0, 10), ended=10), slots=2)
+
+
+@pytest.mark.parametrize(("scheduler", "sampler"), [("none", "grid"), ("pareto", "tpe")])
+def test_every_trial_that_is_played_has_its_cost(tmp_path: Path, scheduler: str, sampler: str) -> None:
+    _, conductor = scale.begun(tmp_path, 80, scheduler, sampler)
+    costs = list(scale.played(conductor, 80))
+    assert len(costs) == len(conductor.sweep.trials) == 80
+    assert all(ask > 0 and tell > 0 for ask, tell in costs)
+    assert not conductor.running()
+
+
+def test_costs_are_summed_up_thousand_by_thousand() -> None:
+    found = scale.stretches([(0.001, 0.002)] * 1000 + [(0.003, 0.004)] * 500)
+    assert [line["to"] for line in found] == [1000, 1500]
+    assert [(line["ask_ms"], line["tell_ms"]) for line in found] == [
+        pytest.approx((1, 2)),
+        pytest.approx((3, 4)),
+    ]
+
+
+def test_slot_seconds_begin_with_the_first_end_and_do_not_ask_where_a_trial_ran() -> None:
+    story = Story()
+    for number, ended in enumerate([3.0, 4.0, 8.0, 9.0, 14.0]):
+        story.trial(number, [0.5], trial_config=config(seed=number))
+        story.events[-1]["time"] = ended
+    sweep = replay(story.events)
+    assert overhead.slot_seconds(sweep, 1) == 11
+    assert overhead.slot_seconds(sweep, 2) == (14 + 9) - (3 + 4)
+    assert [one.seed for one in overhead.counted(sweep, 2)] == [2, 3, 4]
+
+
+class CountingStore:
+    """A store that takes everything and counts how often."""
+
+    def __init__(self) -> None:
+        self.points = 0
+        self.logs = 0
+        self.statuses: list[str] = []
+
+    def connect(self) -> bool:
+        return False
+
+    def experiment(self, name: str) -> str:
+        return name
+
+    def run(self, run_id: str) -> StoredRun | None:
+        return None
+
+    def runs_tagged(self, *about: str) -> list[StoredRun]:
+        return []
+
+    def create_run(self, experiment_id: str, name: str, started_ms: int, tags: dict[str, str]) -> StoredRun:
+        return StoredRun(name, experiment_id, "RUNNING", 0, {}, tags)
+
+    def log(self, run_id: str, points: list[object], params: dict[str, str], tags: dict[str, str]) -> None:
+        self.points, self.logs = self.points + len(points), self.logs + 1
+
+    def set_status(self, run_id: str, status: str, ended_ms: int) -> None:
+        self.statuses.append(status)
+
+
+def test_the_mirror_sends_every_number_and_only_every_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = CountingStore()
+    monkeypatch.setattr(mlflow_cost, "MlflowStore", lambda uri: store)
+    mlflow_cost.mirrored("", mlflow_cost.events(trials=2, epochs=30, seconds=30.0))
+    per_epoch = len(mlflow_cost.metrics(1)) + len(mlflow_cost.TERMS) + 2  # and the epoch's two times
+    assert store.points == 2 * (30 * per_epoch + 3)  # and the student's three sizes
+    assert store.statuses.count("FINISHED") == 3  # two trials and the sweep
+    assert store.logs < 20
