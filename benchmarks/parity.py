@@ -39,7 +39,7 @@ from kdsearch import data
 from kdsearch.data import ImageData
 from kdsearch.data.views import Batch
 from kdsearch.losses import METHODS
-from kdsearch.losses.deployed import reads_outputs_alone
+from kdsearch.losses.reading import reads_maps
 from kdsearch.losses.terms import total_loss
 from kdsearch.models.build import Outputs
 from kdsearch.output_cache import Shelf
@@ -100,9 +100,7 @@ class Beside(Watched):
 
 def cacheable() -> list[str]:
     """The methods whose trials read their teacher from files."""
-    return [
-        name for name, method in METHODS.items() if method.teacher and reads_outputs_alone(config_of(name, 1))
-    ]
+    return [name for name, method in METHODS.items() if method.teacher and not reads_maps(Choice(name))]
 
 
 def config_of(name: str, epochs: int, seed: int = 0) -> TrialConfig:

@@ -56,7 +56,7 @@ class Memo(Frozen):
         self._kept_stages = frozenset(stages)
         self._known: dict[bytes, Outputs] = {}
 
-    def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
+    def outputs(self, images: Tensor, detailed: bool = False, until: str | None = None) -> Outputs:
         assert not detailed, "a table's methods read logits and maps"
         key = hashlib.blake2b(images.numpy().tobytes(), digest_size=16).digest()
         if key not in self._known:

@@ -51,7 +51,7 @@ def table(kept: Sequence[Entry], store: Path) -> list[str]:
     """The lines to show, with a sum in the end."""
     if not kept:
         return [f"nothing is kept in {store / FOLDER}"]
-    rows = [("key", "teacher", "data", "augment", "epochs", "MB", "last used"), *map(_row, kept)]
+    rows = [("key", "teacher", "data", "augment", "maps", "epochs", "MB", "last used"), *map(_row, kept)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -68,6 +68,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
         str(about.get("teacher", "?"))[:12],
         str(about.get("dataset", "?")),
         ", ".join(name for name, _ in about.get("augment", [])) or "none",
+        str(len(about.get("summaries", []))),
         str(entry.num_epochs),
         f"{entry.num_bytes / 1e6:,.1f}",
         used,

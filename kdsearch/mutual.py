@@ -106,7 +106,7 @@ class MutualTraining(Training):
     def _loss(self, batch: Batch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
         peers: tuple[Training, ...] = (self, *self._further)
         outputs = [peer._student_outputs(batch.images) for peer in peers]
-        teacher = None if self._teacher is None else self._taught(batch, epoch)
+        teacher = self._taught(batch, epoch)
         mutual = dml([student.logits for student in outputs], self._mutual["temperature"])
         weight = self._weight(epoch)
         losses: list[Tensor] = []

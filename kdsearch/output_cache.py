@@ -1,8 +1,9 @@
 """The teacher's outputs on the views that students see: computed once on a machine, then read from files.
 
 Goes in: what decides a teacher's output on a view (teacher, data, augmentation, stream, epoch) and a function
-that runs it. Comes out: logits and embeddings [N, ...] of one epoch, mapped from a file that all processes of
-the machine share, or None: then the teacher runs live, on targets rounded to float16 all the same.
+that runs it. Comes out: logits, embeddings and what terms read of maps, [N, ...] of one epoch, mapped from a
+file that all processes of the machine share, or None: then the teacher runs live, its targets rounded to
+float16 all the same.
 
 `<store>/outputs/<key>/` has a file for each stream and epoch: a header of JSON, then float16 arrays. A file
 appears whole, by a rename; its sha256 is checked when a process first opens it, and a sample of it against
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,11 +35,11 @@ from kdsearch.checkpoint import write_atomically
 logger = logging.getLogger(__name__)
 
 # Part of every key: raise it when the files or the augmented views change.
-VERSION = 1
+VERSION = 2
 FOLDER = "outputs"
 DESCRIPTION = "about.json"
 SUFFIX = ".f16"
-HEADER_BYTES = 1024
+HEADER_BYTES = 4096
 FREE_BYTES = 10**9  # left on the disk whatever the budget
 WAIT_S = 60.0  # for another process's pass; a live epoch takes the teacher as long
 POLL_S = 0.01
@@ -47,15 +49,22 @@ TOLERANCE = 4e-3
 
 
 class Targets(NamedTuple):
-    """A teacher's outputs of some views: logits [B,K] and embedding [B,D], float32, of float16 values."""
+    """A teacher's outputs of views: logits [B,K], embedding [B,D], by name what terms read of maps [B,W]."""
 
     logits: Tensor
     embedding: Tensor
+    summaries: Mapping[str, Tensor] = MappingProxyType({})
+
+    @property
+    def rows(self) -> Tensor:
+        """All of it side by side."""
+        return torch.cat([self.logits, self.embedding, *self.summaries.values()], dim=1)
 
 
-def rounded(logits: Tensor, embedding: Tensor) -> Targets:
-    """Outputs as a file would give them back."""
-    return Targets(logits.half().float(), embedding.half().float())
+def rounded(targets: Targets) -> Targets:
+    """Outputs as a file would give them back: float32, of float16 values."""
+    summaries = {name: values.half().float() for name, values in targets.summaries.items()}
+    return Targets(targets.logits.half().float(), targets.embedding.half().float(), summaries)
 
 
 @dataclass(frozen=True)
@@ -68,17 +77,19 @@ class Shelf:
 
 
 class Recorded:
-    """One epoch's outputs, [N, K + D] float16 in a file; only the rows that are asked for are read."""
+    """One epoch's outputs, `Targets.rows` in float16 in a file; only those that are asked for are read."""
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        self._num_logits = header["num_logits"]
-        shape = (header["num_samples"], header["num_logits"] + header["num_features"])
+        self._summaries = list(header["summaries"])
+        self._widths = [header["num_logits"], header["num_features"], *header["summaries"].values()]
+        shape = (header["num_samples"], sum(self._widths))
         self._rows = np.memmap(path, np.float16, "r", HEADER_BYTES, shape)
 
     def take(self, indices: Tensor, device: torch.device | str = "cpu") -> Targets:
         """The outputs for samples [B]."""
         rows = torch.from_numpy(self._rows[indices.cpu().numpy()]).to(device).float()
-        return Targets(rows[:, : self._num_logits], rows[:, self._num_logits :])
+        logits, embedding, *others = torch.split(rows, self._widths, dim=1)
+        return Targets(logits, embedding, dict(zip(self._summaries, others, strict=True)))
 
 
 class OutputCache:
@@ -139,8 +150,7 @@ class OutputCache:
         started = time.perf_counter()
         batches = torch.split(torch.arange(self._num_samples), self._batch_size)
         found = [self._ask(indices, epoch, stream) for indices in batches]
-        logits, embedding = (torch.cat(parts).half().cpu().numpy() for parts in zip(*found, strict=True))
-        rows = np.concatenate([logits, embedding], axis=1)
+        rows = torch.cat([targets.rows.half().cpu() for targets in found]).numpy()
         if not np.isfinite(rows).all():
             raise OSError(f"{path.name}: an output is too large for float16")
         content = rows.tobytes()
@@ -148,8 +158,9 @@ class OutputCache:
             raise OSError(f"{self._shelf.store}: the budget or the disk is full")
         header = {
             "num_samples": len(rows),
-            "num_logits": logits.shape[1],
-            "num_features": embedding.shape[1],
+            "num_logits": found[0].logits.shape[1],
+            "num_features": found[0].embedding.shape[1],
+            "summaries": {name: values.shape[1] for name, values in found[0].summaries.items()},
             "sha256": hashlib.sha256(content).hexdigest(),
         }
         text = json.dumps(header).encode()
@@ -191,11 +202,8 @@ class OutputCache:
         """Whether the teacher says the same of a few samples, other ones in each epoch."""
         step = max(1, self._num_samples // NUM_CHECKED)
         indices = (torch.arange(0, self._num_samples, step)[:NUM_CHECKED] + epoch) % self._num_samples
-        live, kept = self._ask(indices, epoch, stream), recorded.take(indices)
-        return all(
-            bool(((one.cpu() - other).abs() <= TOLERANCE * (1 + one.cpu().abs())).all())
-            for one, other in zip(live, kept, strict=True)
-        )
+        live, kept = self._ask(indices, epoch, stream).rows.cpu(), recorded.take(indices).rows
+        return live.shape == kept.shape and bool(((live - kept).abs() <= TOLERANCE * (1 + live.abs())).all())
 
 
 def _header(path: Path) -> dict[str, Any] | None:
@@ -204,9 +212,9 @@ def _header(path: Path) -> dict[str, Any] | None:
         text = file.read(HEADER_BYTES)
     try:
         header: dict[str, Any] = json.loads(text)
-        numbers = [header[name] for name in ("num_samples", "num_logits", "num_features")]
-        fits = path.stat().st_size == HEADER_BYTES + 2 * numbers[0] * (numbers[1] + numbers[2])
-    except (ValueError, KeyError, TypeError):
+        width = header["num_logits"] + header["num_features"] + sum(header["summaries"].values())
+        fits = path.stat().st_size == HEADER_BYTES + 2 * header["num_samples"] * width
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return header if fits and isinstance(header.get("sha256"), str) else None
 

@@ -22,7 +22,7 @@ from kdsearch.data import ImageData
 from kdsearch.data.views import Views
 from kdsearch.device import device_policy, num_threads
 from kdsearch.lineup import Lineup
-from kdsearch.losses.deployed import reads_maps
+from kdsearch.losses.reading import reads_maps
 from kdsearch.models import family as network_family
 from kdsearch.models.build import build, measure
 from kdsearch.pipeline import cost_function, lay_out, load_data

@@ -57,8 +57,8 @@ class Frozen(Classifier):
     def network(self) -> Classifier:
         return self.model.network
 
-    def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
-        return self.model.outputs(images, detailed)
+    def outputs(self, images: Tensor, detailed: bool = False, until: str | None = None) -> Outputs:
+        return self.model.outputs(images, detailed, until)
 
     def train(self, mode: bool = True) -> Self:
         return self
@@ -92,8 +92,13 @@ class Averaged(Frozen):
     def soften_at(self, temperature: float | None) -> None:
         self._temperature = 1.0 if temperature is None else temperature
 
-    def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
-        """The outputs of every member on images [B,C,H,W]; only the leading one is asked for details."""
+    def outputs(self, images: Tensor, detailed: bool = False, until: str | None = None) -> Outputs:
+        """The outputs of every member on images [B,C,H,W]; only the leading one is asked for details.
+
+        It alone runs where nothing behind one of its stages is read.
+        """
+        if until is not None:
+            return self._members[self._lead].outputs(images, detailed, until)
         found = [
             member.outputs(images, detailed and index == self._lead)
             for index, member in enumerate(self._members)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,14 @@ from kdsearch.data import ImageData
 from kdsearch.data.pool import Pool
 from kdsearch.data.views import Batch, Views, order
 from kdsearch.device import NCHW, DevicePolicy, device_policy, narrowest_layer
+from kdsearch.lessons import Kept, Lessons, outputs_of, stream_of
 from kdsearch.loss_log import LossLog, NonFiniteLoss
 from kdsearch.losses import METHODS
-from kdsearch.losses.deployed import deployed, reads_outputs_alone
-from kdsearch.losses.tensors import mean_answer
+from kdsearch.losses.deployed import deployed
 from kdsearch.losses.terms import Access, TermContext, build_terms, total_loss
 from kdsearch.models.build import Classifier, Outputs, build
 from kdsearch.models.classifier import DETAILS
-from kdsearch.output_cache import OutputCache, Recorded, Shelf, Targets, rounded
+from kdsearch.output_cache import Shelf
 from kdsearch.records import Choice, EpochResult, TrialConfig
 from kdsearch.schedules import now
 from kdsearch.seeds import derived_seed, seeded
@@ -60,7 +60,6 @@ __all__ = [
 # Part of a stored teacher's key: raise it when the same configuration trains differently than before.
 TRAINING_VERSION = 2
 STRONG_STREAM = 1 << 19  # strongly augmented views are cropped and flipped in their own way
-FURTHER_STREAM = 1 << 20  # further views of a sample come from streams this far apart
 SMALLEST_BATCH = 2  # batch norm cannot normalise one sample: a last batch of one is left out of its epoch
 
 
@@ -71,8 +70,8 @@ class Training:
     into eval mode and gets no gradient. A curriculum asks it once about every training image, in `__init__`.
     Images without labels come in only where a method can learn from them: never in a control.
     Raises ValueError where a configuration cannot train on these data.
-    `shelf` is where the teacher's outputs are kept and found; without one the teacher runs live. Either way a
-    trial that reads nothing but logits and embeddings gets them rounded to float16, and trains alike.
+    `shelf` is where the teacher's outputs are kept and found; without one the teacher runs live, and the
+    training is the same (`kdsearch.lessons`).
     `number` is that of a student which is trained with others (`kdsearch.mutual`), and `leader` the training
     of the first of them, whose images this one shares. `layout` is the student's on the CPU; the teacher's is
     always NCHW there, so that its outputs do not depend on who asks.
@@ -128,13 +127,24 @@ class Training:
                 f"of {SMALLEST_BATCH} or more"
             )
         needs = frozenset[str]().union(*(method.needs for method in methods))
-        self._keep_maps, self._detailed = "features" in needs, bool(needs & DETAILS)
+        self._detailed = bool(needs & DETAILS)
         self._teacher = None if teacher is None else _placed(teacher, self._teacher_policy).eval()
-        self._rounds = teacher is not None and reads_outputs_alone(config)
-        self._cache: OutputCache | None = None
-        self._recorded: dict[int, Recorded | None] = {}  # this epoch's, by the number of the view
-        if self._rounds and shelf is not None and self._pool is None:
-            self._cache = self._output_cache(shelf, data, augment)
+        self._summaries: dict[str, Callable[[Outputs], Tensor]] = {}
+        # Peers differ in width alone: what one of them reads of the teacher, and when, all do.
+        self._lessons: Lessons | None = None if leader is None else leader._lessons
+        if self._teacher is not None and leader is None:
+            kept = None
+            if shelf is not None and self._pool is None:
+                kept = Kept(shelf, _identity(data, augment, self._teacher_policy), self._views)
+            self._lessons = Lessons(
+                config,
+                self._teacher,
+                self._teacher_policy,
+                len(student.stages),
+                self._further_view,
+                self._summaries,
+                kept,
+            )
         with seeded(where, config.seed, "terms", *which):
             self._terms = build_terms(config, self._context(data.num_classes))
         learned = {slot: term for slot, (_, term) in self._terms.items() if isinstance(term, nn.Module)}
@@ -160,13 +170,11 @@ class Training:
         assert not self.finished, f"epoch {self.epoch + 1} of {self.config.train.epochs}"
         wall, cpu = time.perf_counter(), time.process_time()
         epoch, train = self.epoch + 1, self.config.train
-        fill_s = self._open_recorded(epoch)
+        fill_s = 0.0 if self._lessons is None else self._lessons.open(epoch)
         losses = LossLog(epoch, self.policy.check_every)
         lr = train.lr
         self.student.train()
         self._learned.train()
-        if self._teacher is not None:
-            self._teacher.soften_at(now(self.config, epoch).temperature)
         with seeded(self.policy.device, self.config.seed, "epoch", epoch):
             if self.epoch == 0:
                 self._prepare()
@@ -246,7 +254,7 @@ class Training:
 
     def _further_view(self, batch: Batch, epoch: int, number: int) -> Batch:
         """The batch's images once more, those without labels too; number 0 is the batch itself."""
-        stream, num_labelled = self._stream(number), batch.num_labelled
+        stream, num_labelled = stream_of(self.config, number), batch.num_labelled
         view = self._views.batch(batch.indices[:num_labelled], epoch, stream)
         if self._pool is None or num_labelled is None:
             return view
@@ -275,11 +283,14 @@ class Training:
             num_samples=len(self._views),
             num_epochs=self.config.train.epochs,
             batch_size=min(self.config.train.batch_size, len(self._views)),
+            summaries=self._summaries,
             label_smoothing=self.config.train.label_smoothing,
             access=Access(
                 student=self._student_outputs,
                 teacher=self._teacher_outputs,
-                view=lambda indices, epoch, number: self._views.batch(indices, epoch, self._stream(number)),
+                view=lambda indices, epoch, number: self._views.batch(
+                    indices, epoch, stream_of(self.config, number)
+                ),
                 strong=self._strong_view,
                 labels=self._views.labels,
                 student_model=student,
@@ -299,89 +310,34 @@ class Training:
 
     def _loss(self, batch: Batch, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
         student = self._student_outputs(batch.images)
-        teacher = None if self._teacher is None else self._taught(batch, epoch)
-        return total_loss(self.config, self._terms, student, teacher, batch, epoch)
+        return total_loss(self.config, self._terms, student, self._taught(batch, epoch), batch, epoch)
 
-    def _taught(self, batch: Batch, epoch: int) -> Outputs:
-        """The teacher on the student's view, its probabilities averaged over further views where asked.
-
-        As in data distillation (Radosavovic et al., CVPR 2018, arXiv 1712.04440) and in testing on several
-        crops (Krizhevsky et al., NIPS 2012): probabilities, not logits. Maps and embedding are those of the
-        student's view. Beyer et al., CVPR 2022, arXiv 2106.05237, find one shared view to be what matters.
-        """
-        outputs = self._answer(batch, epoch, 0)
-        if self.config.teacher_views == 1:
-            return outputs
-        further = [self._answer(batch, epoch, number) for number in range(1, self.config.teacher_views)]
-        return outputs._replace(logits=mean_answer(torch.stack([one.logits for one in (outputs, *further)])))
-
-    def _open_recorded(self, epoch: int) -> float:
-        """Find the epoch's recorded outputs; the seconds that went into recording them."""
-        if self._cache is None:
-            return 0.0
-        before, views = self._cache.fill_s, range(self.config.teacher_views)
-        self._recorded = {number: self._cache.epoch(self._stream(number), epoch) for number in views}
-        return self._cache.fill_s - before
-
-    def _answer(self, batch: Batch, epoch: int, number: int) -> Outputs:
-        """The teacher on one of the views of the batch's images: from the cache, or live."""
-        recorded = self._recorded.get(number)
-        if recorded is not None:
-            logits, embedding = recorded.take(batch.indices, self.policy.device)
-            return Outputs(logits, {}, embedding)
-        view = batch if number == 0 else self._further_view(batch, epoch, number)
-        outputs = self._teacher_outputs(view.images)
-        if not self._rounds:
-            return outputs
-        logits, embedding = rounded(outputs.logits, outputs.embedding)
-        return outputs._replace(logits=logits, embedding=embedding)
-
-    def _stream(self, number: int) -> int:
-        """The views of a sample: number 0 is what the student sees, 1, 2, ... are further ones."""
-        return self.config.stream + FURTHER_STREAM * number
-
-    def _output_cache(
-        self, shelf: Shelf, data: ImageData, augment: Sequence[tuple[str, Mapping[str, Any]]]
-    ) -> OutputCache:
-        def ask(indices: Tensor, epoch: int, stream: int) -> Targets:
-            outputs = self._teacher_outputs(self._views.batch(indices, epoch, stream).images)
-            return Targets(outputs.logits, outputs.embedding)
-
-        identity = {
-            "data": data.key,
-            "dataset": data.name,
-            "augment": [[name, dict(options)] for name, options in augment],
-            "device": self.policy.device.type,
-            "precision": str(self.policy.autocast or torch.float32),
-        }
-        return OutputCache(shelf, identity, len(self._views), ask, self.policy.eval_batch_size)
+    def _taught(self, batch: Batch, epoch: int) -> Outputs | None:
+        return None if self._lessons is None else self._lessons.outputs(batch, epoch)
 
     def _student_outputs(self, images: Tensor) -> Outputs:
-        return _outputs(self.student, images, self.policy, self._detailed)
+        return outputs_of(self.student, images, self.policy, self._detailed)
 
-    @torch.no_grad()
     def _teacher_outputs(self, images: Tensor) -> Outputs:
-        """The teacher on the student's view; maps are dropped at once where no term reads them."""
-        assert self._teacher is not None, "a term that reads the teacher says so in METHODS"
-        outputs = _outputs(self._teacher, images, self._teacher_policy, self._detailed)
-        return outputs if self._keep_maps else outputs._replace(features={})
+        assert self._lessons is not None, "a term that reads the teacher says so in METHODS"
+        return self._lessons.live(images)
+
+
+def _identity(
+    data: ImageData, augment: Sequence[tuple[str, Mapping[str, Any]]], policy: DevicePolicy
+) -> dict[str, Any]:
+    """What decides a teacher's outputs, apart from the teacher, the stream and the epoch."""
+    return {
+        "data": data.key,
+        "dataset": data.name,
+        "augment": [[name, dict(options)] for name, options in augment],
+        "device": policy.device.type,
+        "precision": str(policy.autocast or torch.float32),
+    }
 
 
 def _placed(model: Classifier, policy: DevicePolicy) -> Classifier:
     return model.to(policy.device).to(memory_format=policy.memory_format)
-
-
-def _outputs(model: Classifier, images: Tensor, policy: DevicePolicy, detailed: bool = False) -> Outputs:
-    """The model's outputs in float32, whatever precision they were computed in."""
-    images = images.contiguous(memory_format=policy.memory_format)
-    with torch.autocast(policy.device.type, dtype=policy.autocast, enabled=policy.autocast is not None):
-        outputs = model.outputs(images, detailed)
-    return Outputs(
-        outputs.logits.float(),
-        {stage: map_.float() for stage, map_ in outputs.features.items()},
-        outputs.embedding.float(),
-        {kind: {name: x.float() for name, x in some.items()} for kind, some in outputs.details.items()},
-    )
 
 
 @torch.no_grad()
@@ -389,7 +345,7 @@ def predict(model: Classifier, views: Views, policy: DevicePolicy) -> Tensor:
     """Logits [N, K], float32, of every image as it is, in their order; the model is left in eval mode."""
     model.eval()
     batches = torch.split(torch.arange(len(views)), policy.eval_batch_size)
-    return torch.cat([_outputs(model, views.plain(indices).images, policy).logits for indices in batches])
+    return torch.cat([outputs_of(model, views.plain(indices).images, policy).logits for indices in batches])
 
 
 def save_checkpoint(path: Path, training: Training) -> str:

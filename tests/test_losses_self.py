@@ -399,7 +399,7 @@ class Watched(Classifier):
         super().__init__(model.architecture, model.stages, model.num_features)
         self.model, self.seen = model, list[Tensor]()
 
-    def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
+    def outputs(self, images: Tensor, detailed: bool = False, until: str | None = None) -> Outputs:
         self.seen.append(images)
         return self.model.outputs(images, detailed)
 

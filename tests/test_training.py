@@ -198,7 +198,7 @@ def test_the_teachers_pass_is_not_recorded_for_gradients(small):
     teacher = teacher_of(small)
     outputs = teacher.outputs
 
-    def outputs_and_note(images, detailed):
+    def outputs_and_note(images, detailed, until):
         result = outputs(images)
         recorded.append(result.logits.requires_grad or torch.is_grad_enabled())
         return result

@@ -6,12 +6,13 @@ Goes in: pairs of feature maps. Comes out: a scalar.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from kdsearch.data.views import Batch
-from kdsearch.losses.tensors import pool_smaller, total, unit
+from kdsearch.losses.tensors import pool_to_size, total, unit
 from kdsearch.losses.terms import Term, TermContext
 from kdsearch.models.build import Outputs
 
@@ -30,18 +31,36 @@ def at(student_map: Tensor, teacher_map: Tensor, p: int = 2) -> Tensor:
     Zagoruyko and Komodakis, ICLR 2017, arXiv 1612.03928; as RepDistiller computes it (the paper takes the
     norm of the difference instead of its square).
     """
-    student_map, teacher_map = pool_smaller(student_map, teacher_map.detach())
-    return (attention_map(student_map, p) - attention_map(teacher_map, p)).square().mean()
+    size = min(student_map.shape[2], teacher_map.shape[2])
+    return apart(pooled_attention(student_map, size, p), pooled_attention(teacher_map.detach(), size, p))
+
+
+def pooled_attention(feature_map: Tensor, size: int, p: int = 2) -> Tensor:
+    """The attention map [B,size*size] of a map that is average-pooled to this resolution first."""
+    return attention_map(pool_to_size(feature_map, size), p)
+
+
+def apart(student_attention: Tensor, teacher_attention: Tensor) -> Tensor:
+    return (student_attention - teacher_attention).square().mean()
 
 
 def build(options: Mapping[str, Any], context: TermContext) -> Term:
-    pairs = context.spatial_pairs(options["layer_map"], "at")
+    p, compared = options["p"], []
+    for s, t in context.spatial_pairs(options["layer_map"], "at"):
+        size = min(s.size, t.size)
+        name = f"attention of {t.name}, {size}x{size}, power {p}"
+        compared.append((s.name, size, context.summary(name, partial(_attention, t.name, size, p))))
 
     def term(student: Outputs, teacher: Outputs, batch: Batch, epoch: int) -> dict[str, Tensor]:
         return {
             "at": total(
-                at(student.features[s.name], teacher.features[t.name], options["p"]) for s, t in pairs
+                apart(_attention(stage, size, p, student), of_teacher(teacher))
+                for stage, size, of_teacher in compared
             )
         }
 
     return term
+
+
+def _attention(stage: str, size: int, p: int, outputs: Outputs) -> Tensor:
+    return pooled_attention(outputs.features[stage], size, p)

@@ -10,37 +10,15 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from kdsearch.layer_map import EMBEDDING
 from kdsearch.losses import METHODS
 from kdsearch.models import family
 from kdsearch.records import Choice, TrialConfig
-
-# What a method may need for the teacher's part to come from files; labels and indices are the batch's.
-KEPT = frozenset({"logits", "embedding", "labels", "indices"})
 
 
 def is_taught(config: TrialConfig) -> bool:
     """Whether a trial runs a teacher: because a method reads it, or because the curriculum asks it."""
     reads = any(METHODS[choice.name].teacher for choice in config.distill.values())
     return reads or config.curriculum.name != "none"
-
-
-def reads_outputs_alone(config: TrialConfig) -> bool:
-    """Whether all that its methods read of the teacher are logits and embeddings, which can be kept."""
-    return not any(map(reads_maps, config.distill.values()))
-
-
-def reads_maps(choice: Choice) -> bool:
-    """Whether a method reads more of its teacher than that: maps are a thousand times larger.
-
-    One that compares embeddings or maps does where its layer map names, or may name, a stage.
-    """
-    method = METHODS[choice.name]
-    needs = method.needs
-    option = method.options.get("layer_map")
-    if option is not None and option.default == EMBEDDING == choice.options.get("layer_map", EMBEDDING):
-        needs -= {"features"}
-    return method.teacher and not needs <= KEPT
 
 
 def deployed(config: TrialConfig, teacher: Choice | None) -> Choice:

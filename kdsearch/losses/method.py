@@ -31,6 +31,8 @@ class Method:
     A response method's options make alpha = 1 the total of its paper; `label_weight` is the weight of the
     label cross-entropy there, None for kd's 1 - alpha; in another slot None for no word on it. An option
     `alone` is the share of the epochs in which the term trains by itself, before all else and then no more.
+    `summarises`: of the teacher's features it reads a value for each place or channel of an image, made of
+    this image alone (`TermContext.summary`): small enough to be kept.
     `min_stages` are the fewest stages that a student must have, `min_pairs` the fewest pairs of a layer map.
     `deploys` names a function (student, choice, teacher) -> student of `Choice`s, where what is saved is
     more than the student that the spec names.
@@ -45,6 +47,7 @@ class Method:
     zero_when_equal: bool = True
     learned: bool = False
     teacher: bool = True
+    summarises: bool = False
     deploys: str = ""
     label_weight: float | None = None
     min_stages: int = 1

@@ -30,6 +30,11 @@ def pool_to(feature_map: Tensor, reference: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(feature_map, (reference.shape[2], reference.shape[3]))
 
 
+def pool_to_size(feature_map: Tensor, size: int) -> Tensor:
+    """A map [B,C,H,H] averaged over the pixels of a size x size one; unchanged where it is one."""
+    return feature_map if feature_map.shape[2] == size else F.adaptive_avg_pool2d(feature_map, size)
+
+
 def pool_smaller(student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Tensor]:
     """Average-pool the larger of two maps [B,C,H,W] to the smaller one's resolution; channels may differ."""
     if student_map.shape[2] > teacher_map.shape[2]:

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from typing import TypeAlias
 
@@ -29,6 +30,7 @@ from kdsearch import layer_map
 from kdsearch.data.views import Batch
 from kdsearch.losses import METHODS
 from kdsearch.models.build import Classifier, Outputs, Stage
+from kdsearch.models.classifier import SUMMARIES
 from kdsearch.records import TrialConfig
 from kdsearch.schedules import now
 
@@ -66,7 +68,7 @@ class TermContext:
 
     `*_features` are the widths of the embeddings, `temperature_at` an epoch's temperature (None without a
     response term), `num_samples` counts the training images, `label_smoothing` is the label loss's; `access`
-    is None in tests of bare losses.
+    is None in tests of bare losses. `summaries` has what terms read of the teacher's maps (`summary`).
     """
 
     student_stages: tuple[Stage, ...]
@@ -80,6 +82,20 @@ class TermContext:
     batch_size: int = 128
     label_smoothing: float = 0.0
     access: Access | None = None
+    summaries: dict[str, Callable[[Outputs], Tensor]] = field(default_factory=dict)
+
+    def summary(self, name: str, of: Callable[[Outputs], Tensor]) -> Callable[[Outputs], Tensor]:
+        """What a term reads of the teacher's maps, [B,W]: as it was kept under this name, or made of them.
+
+        `of` makes each image's row of this image's maps alone, and `name` says all that it depends on.
+        """
+        self.summaries[name] = of
+
+        def read(outputs: Outputs) -> Tensor:
+            kept = outputs.details.get(SUMMARIES, {})
+            return kept[name] if name in kept else of(outputs).detach()
+
+        return read
 
     def temperature_at(self, epoch: int) -> float:
         temperature = self.scheduled_temperature(epoch)
@@ -103,9 +119,12 @@ class TermContext:
         """
         if text == layer_map.EMBEDDING:
             return lambda student, teacher: [(student.embedding, teacher.embedding)]
-        pairs = self.pairs(text)
+        averaged = [
+            (s.name, self.summary(f"mean of {t.name}", partial(_averaged, t.name)))
+            for s, t in self.pairs(text)
+        ]
         return lambda student, teacher: [
-            (student.features[s.name].mean((2, 3)), teacher.features[t.name].mean((2, 3))) for s, t in pairs
+            (_averaged(stage, student), of_teacher(teacher)) for stage, of_teacher in averaged
         ]
 
     def spatial_pairs(self, text: str, method: str) -> tuple[tuple[Stage, Stage], ...]:
@@ -117,6 +136,10 @@ class TermContext:
                 "pixel: choose earlier stages or larger images"
             )
         return pairs
+
+
+def _averaged(stage: str, outputs: Outputs) -> Tensor:
+    return outputs.features[stage].mean((2, 3))
 
 
 def build_terms(config: TrialConfig, context: TermContext) -> dict[str, tuple[float, Term]]:
@@ -179,21 +202,20 @@ def total_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss to minimise, and its parts by name, unweighted and detached (`label` is the cross-entropy).
 
-    `teacher` is None only where no term reads it. While a term trains alone, nothing else is in the loss;
-    after, it is not. Of a batch with images without labels, the cross-entropy and the methods that need
+    `teacher` is None only where no term in force reads it. While a term trains alone, nothing else is in the
+    loss; after, it is not. Of a batch with images without labels, the cross-entropy and the methods that need
     labels see the labelled part, all other methods see all of it.
     """
     everything = student, teacher or NO_OUTPUTS, batch
     with_labels = everything if batch.num_labelled is None else _labelled(*everything, batch.num_labelled)
     label = label_loss(with_labels[0].logits, with_labels[2], config.train.label_smoothing)
     values = now(config, epoch)
-    alone = {slot: alone_epochs(config, slot) for slot in terms}
-    first = [slot for slot, epochs in alone.items() if epoch <= epochs]
-    loss = label.new_zeros(()) if first else label_weight(config, epoch) * label
+    in_force = slots_in_force(config, epoch)
+    trains_alone = any(epoch <= alone_epochs(config, slot) for slot in in_force)
+    loss = label.new_zeros(()) if trains_alone else label_weight(config, epoch) * label
     parts = {"label": label.detach()}
-    for slot, (weight, term) in terms.items():
-        if slot not in first and (first or alone[slot]):
-            continue
+    for slot in in_force:
+        weight, term = terms[slot]
         weight = values.alpha if slot == "response" and values.alpha is not None else weight * values.factor
         seen = everything if METHODS[config.distill[slot].name].takes_unlabelled else with_labels
         for name, value in term(*seen, epoch).items():
@@ -229,6 +251,13 @@ def _labelled(
         some(batch.mix),
     )
     return first(student), first(teacher), part
+
+
+def slots_in_force(config: TrialConfig, epoch: int) -> list[str]:
+    """The slots whose terms are in an epoch's loss: one that trains alone, later all the others."""
+    alone = {slot: alone_epochs(config, slot) for slot in config.distill}
+    first = [slot for slot, epochs in alone.items() if epoch <= epochs]
+    return first or [slot for slot, epochs in alone.items() if not epochs]
 
 
 def alone_epochs(config: TrialConfig, slot: str) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 # What `Outputs.details` can hold, and which methods ask for (`Method.needs`).
 DETAILS = frozenset({"attention", "before", "qkv", "stem", "tokens"})
+SUMMARIES = "summaries"
 
 
 class Architecture(NamedTuple):
@@ -51,6 +52,7 @@ class Outputs(NamedTuple):
     Always there where a network has one: token: "logits" -> a distillation token's own logits [B,K]; then
     `logits` are the class token's in training mode and the mean of both in evaluation mode; and projected:
     "map" -> the map [B,C,H,W] that a student with its teacher's classifier averages.
+    Of a teacher whose outputs are kept, in place of maps: summaries: name -> what a term reads of them [B,W].
     """
 
     logits: Tensor
@@ -84,7 +86,12 @@ class Classifier(nn.Module):
         """For each stage the batch norm whose output is its `before`; None where no single one is."""
         return {stage.name: None for stage in self.stages}
 
-    def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
+    def outputs(self, images: Tensor, detailed: bool = False, until: str | None = None) -> Outputs:
+        """What the network makes of images [B,C,H,W].
+
+        Nothing behind the stage `until` will be read: a network that stops there, or a little later, leaves
+        logits and embedding empty.
+        """
         raise NotImplementedError
 
     def soften_at(self, temperature: float | None) -> None:
@@ -131,25 +138,35 @@ class StagedClassifier(Classifier):
     def norms(self) -> dict[str, nn.BatchNorm2d | None]:
         return {name: ending.norm for name, ending in self.endings.items()}
 
-    def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
+    def outputs(self, images: Tensor, detailed: bool = False, until: str | None = None) -> Outputs:
         if not detailed:
-            return self._outputs(images)[0]
+            return self._outputs(images, until)[0]
         before: dict[str, Tensor] = {}
         with contextlib.ExitStack() as hooks:
             for name, ending in self.endings.items():
                 if ending.relu is not None:
                     hook = ending.relu.register_forward_pre_hook(partial(_keep_input, before, name))
                     hooks.enter_context(hook)
-            outputs, stem = self._outputs(images)
+            outputs, stem = self._outputs(images, self._with_ending(until))
         maps = {name: before.get(name, feature) for name, feature in outputs.features.items()}
         return outputs._replace(details={"before": maps, "stem": {"stem": stem}})
 
-    def _outputs(self, images: Tensor) -> tuple[Outputs, Tensor]:
+    def _with_ending(self, stage: str | None) -> str | None:
+        """The stage that has the ReLU of a stage's `before`: maybe the next one; None where none has it."""
+        relu = None if stage is None else self.endings[stage].relu
+        if relu is None:
+            return stage
+        having = (name for name, module in self.body.items() if relu in list(module.modules()))
+        return next(having, None)
+
+    def _outputs(self, images: Tensor, until: str | None) -> tuple[Outputs, Tensor]:
         """The outputs without details, and the stem's map."""
         features = {}
         maps = stem = self.stem(images)
         for name, module in self.body.items():
             maps = features[name] = module(maps)
+            if name == until:
+                return Outputs(images.new_empty(0), features, images.new_empty(0)), stem
         embedding = self.head(maps).mean((2, 3))
         return Outputs(self.classifier(embedding), features, embedding), stem
 

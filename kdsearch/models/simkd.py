@@ -42,7 +42,7 @@ class ReusingClassifier(Classifier):
         )
         self.classifier = nn.Linear(num_features, architecture.num_classes).requires_grad_(False)
 
-    def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
+    def outputs(self, images: Tensor, detailed: bool = False, until: str | None = None) -> Outputs:
         of_backbone = self.backbone.outputs(images, detailed)
         last = of_backbone.features[self.stages[-1].name]
         pooled = last if last.shape[2] == self.size else F.adaptive_avg_pool2d(last, self.size)

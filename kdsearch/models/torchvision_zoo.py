@@ -106,7 +106,8 @@ class TorchvisionClassifier(Classifier):
         logits: Tensor = self.model(images)
         return logits
 
-    def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
+    def outputs(self, images: Tensor, detailed: bool = False, until: str | None = None) -> Outputs:
+        """As every classifier's; it runs to its end, wherever that is no longer read."""
         features: dict[str, Tensor] = {}
         embeddings: list[Tensor] = []
         stems: dict[str, Tensor] = {}

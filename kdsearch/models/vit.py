@@ -81,7 +81,7 @@ class VisionTransformer(Classifier):
             return (outputs.logits + outputs.details["token"]["logits"]) / 2
         return outputs.logits
 
-    def outputs(self, images: Tensor, detailed: bool = False) -> Outputs:
+    def outputs(self, images: Tensor, detailed: bool = False, until: str | None = None) -> Outputs:
         first = self.class_token + self.positions[:, :1]
         if self.token_head is not None:
             first = torch.cat([first, self.token_head.token + self.token_head.position], dim=1)
@@ -98,8 +98,12 @@ class VisionTransformer(Classifier):
             features[name] = self._map(tokens, num_first)
             for kind, value in seen.items():
                 details.setdefault(kind, {})[name] = value
+            if name == until:
+                break
         if detailed:
             details["before"] = dict(features)  # a block ends without an activation
+        if until is not None:
+            return Outputs(images.new_empty(0), features, images.new_empty(0), details)
 
         last = self.norm(tokens[:, :num_first])
         embedding = last[:, 0]

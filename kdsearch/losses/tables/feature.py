@@ -39,6 +39,7 @@ FEATURE: dict[str, Method] = {
         slot="feature",
         needs=frozenset({"features"}),
         spatial=True,
+        summarises=True,
         options={
             "weight": weight(1000.0, "RepDistiller on CIFAR-100"),
             "layer_map": layer_map("all", "the source compares every stage"),

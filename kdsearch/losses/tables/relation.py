@@ -26,6 +26,7 @@ RELATION: dict[str, Method] = {
         build="kdsearch.losses.gram:build",
         slot="relation",
         needs=frozenset({"embedding", "features"}),
+        summarises=True,
         options={"weight": weight(10.0, "unpublished, a start"), "layer_map": embedding_map()},
         doc="Gram matrices of a batch's embeddings: the cosine of every two images. The kernel form of Peng "
         "et al., ICCV 2019, arXiv 1904.01802, with the inner product of unit vectors as its kernel",
@@ -41,6 +42,7 @@ RELATION: dict[str, Method] = {
         build="kdsearch.losses.rkd:build",
         slot="relation",
         needs=frozenset({"embedding", "features"}),
+        summarises=True,
         options={
             "weight": weight(1.0, "RepDistiller on CIFAR-100"),
             "layer_map": embedding_map(),
