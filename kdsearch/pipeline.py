@@ -37,7 +37,7 @@ from kdsearch.confidence import mean_confidences
 from kdsearch.data import AUGMENT_VERSION, ImageData
 from kdsearch.device import device_policy
 from kdsearch.journal import Journal
-from kdsearch.layout import Shape, journalled
+from kdsearch.layout import Shape, choose, journalled
 from kdsearch.lineup import Lineup, Part
 from kdsearch.models import family
 from kdsearch.models.build import cost
@@ -86,7 +86,7 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
                 faculty = train_teachers(spec, images, lineup, loaded, journal, progress)
                 guards.announce(cautions(spec, images, faculty, cost_of), journal, progress.say)
             with phases.of("layout"):
-                layouts = choose_layouts(spec, images, journal, progress)
+                layouts = choose_layouts(spec, images, address, journal, progress)
             with phases.of("search"):
                 search(spec, images, faculty, test, lineup, output, journal, progress, layouts)
     except BaseException as error:
@@ -325,7 +325,7 @@ def described(teacher: Teacher) -> dict[str, Any]:
 
 
 def choose_layouts(
-    spec: SweepSpec, images: ImageData, journal: Journal, progress: Progress
+    spec: SweepSpec, images: ImageData, address: str | None, journal: Journal, progress: Progress
 ) -> dict[str, str]:
     """The students' memory layout by family: measured when the sweep begins, in the journal ever after.
 
@@ -334,7 +334,11 @@ def choose_layouts(
     kinds = {event["kind"] for event in journal.events}
     if not kinds & {"layout_chosen", "trial_started"} and not cluster.gpus_per_trial(spec.resources):
         shape = Shape(images.num_classes, images.in_channels, images.image_size)
-        found = driver.choose_layouts(space.corner_students(spec), shape)
+        students = space.corner_students(spec)
+        if address:
+            found = driver.choose_layouts(students, shape)
+        else:  # trials run on this machine, and a Ray process of their own would import torch for seconds
+            found = choose(students, shape, teachers.default_store())
         journal.append("layout_chosen", layouts=[dataclasses.asdict(one) for one in found])
         for one in found:
             progress.say(f"layout  {one}")

@@ -92,5 +92,5 @@ def test_a_layout_has_to_beat_nchw_clearly(step_ms, expected):
 def test_a_sweep_goes_on_in_the_layout_it_began_with(tmp_path, kind, fields, expected):
     with Journal(tmp_path) as journal:
         journal.append(kind, **fields)
-        layouts = pipeline.choose_layouts(specs.load("search_spaces/digits.yaml"), None, journal, None)
+        layouts = pipeline.choose_layouts(specs.load("search_spaces/digits.yaml"), None, None, journal, None)
     assert layouts.get("resnet") == expected
