@@ -19,7 +19,7 @@ from kdsearch.losses.reading import Reading, reading
 from kdsearch.losses.tensors import mean_answer
 from kdsearch.losses.terms import slots_in_force
 from kdsearch.models.build import Classifier, Outputs
-from kdsearch.models.classifier import SUMMARIES
+from kdsearch.models.classifier import MEMBERS, SUMMARIES
 from kdsearch.output_cache import OutputCache, Recorded, Shelf, Targets, rounded
 from kdsearch.records import TrialConfig
 from kdsearch.schedules import now
@@ -112,14 +112,19 @@ class Lessons:
         """The teacher on one of the views of the batch's images: from the files, or live."""
         recorded = self._recorded.get(number)
         if recorded is not None:
-            return _as_outputs(recorded.take(batch.indices, self._policy.device))
+            return self._heard(recorded.take(batch.indices, self._policy.device))
         view = batch if number == 0 else self._further_view(batch, epoch, number)
         outputs = self.live(view.images)
-        return _as_outputs(rounded(self._targets(outputs))) if self._reading.is_kept else outputs
+        return self._heard(rounded(self._targets(outputs))) if self._reading.is_kept else outputs
 
     def _targets(self, outputs: Outputs) -> Targets:
         summaries = {name: summary(outputs) for name, summary in sorted(self._summaries.items())}
-        return Targets(outputs.logits, outputs.embedding, summaries)
+        logits = outputs.details.get(MEMBERS, {}).get("logits", outputs.logits)
+        return Targets(logits, outputs.embedding, summaries)
+
+    def _heard(self, targets: Targets) -> Outputs:
+        logits = self._teacher.answer(targets.logits) if self._reading.answers else targets.logits
+        return Outputs(logits, {}, targets.embedding, {SUMMARIES: targets.summaries})
 
     def _files(self, kept: Kept) -> OutputCache:
         def ask(indices: Tensor, epoch: int, stream: int) -> Targets:
@@ -128,10 +133,6 @@ class Lessons:
         summaries = {"summaries": sorted(self._summaries)} if self._summaries else {}
         about = {**kept.identity, **summaries}
         return OutputCache(kept.shelf, about, len(kept.views), ask, self._policy.eval_batch_size)
-
-
-def _as_outputs(targets: Targets) -> Outputs:
-    return Outputs(targets.logits, {}, targets.embedding, {SUMMARIES: targets.summaries})
 
 
 def stream_of(config: TrialConfig, number: int) -> int:

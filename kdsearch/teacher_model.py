@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdsearch.models.build import Architecture, Classifier, Outputs, load_weights, weightless
+from kdsearch.models.classifier import MEMBERS
 from kdsearch.weights import Weights
 
 
@@ -104,9 +105,16 @@ class Averaged(Frozen):
             for index, member in enumerate(self._members)
         ]
         logits = torch.stack([outputs.logits.float() for outputs in found])  # [M,B,K]
-        weights = self.weights.view(-1, 1, 1)
+        leading = found[self._lead]
         if self._combine == "logits":
-            return found[self._lead]._replace(logits=(weights * logits).sum(0))
+            return leading._replace(logits=(self.weights.view(-1, 1, 1) * logits).sum(0))
+        members = logits.transpose(0, 1).flatten(1)  # [B,M*K]
+        details = {**leading.details, MEMBERS: {"logits": members}}
+        return leading._replace(logits=self.answer(members), details=details)
+
+    def answer(self, members: Tensor) -> Tensor:
+        if self._combine == "logits":
+            return members
+        logits = members.reshape(len(members), len(self._members), -1)  # [B,M,K]
         softened = (logits / self._temperature).log_softmax(dim=2)
-        combined = self._temperature * (softened + weights.log()).logsumexp(0)
-        return found[self._lead]._replace(logits=combined)
+        return self._temperature * (softened + self.weights.log().view(1, -1, 1)).logsumexp(1)

@@ -69,18 +69,16 @@ class Faculty:
             return joined(choice.name, source.features_from)
         return self.names(choice)[-1]
 
-    def content(self, choice: Choice) -> str | None:
-        """What decides the logits and embeddings that teach a trial; None where its temperature does, too."""
+    def content(self, choice: Choice) -> str:
+        """What decides what can be kept of those who teach a trial: of averaged probabilities, each one's."""
         names = self.names(choice)
         keys = [self.networks[name].key for name in names]
         if len(keys) == 1:
             return keys[0]
         source = spec_teacher.choices(self.source)[choice.name]
-        if not isinstance(source, Ensemble) or source.combine != "logits":
-            return None
-        text = json.dumps(
-            [keys, self.networks[self.leader(choice)].key, dict(choice.options)], sort_keys=True
-        )
+        is_mean = isinstance(source, Ensemble) and source.combine == "logits"
+        weights = dict(choice.options) if is_mean else "apart"
+        text = json.dumps([keys, self.networks[self.leader(choice)].key, weights], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def wholes(self, data: ImageData, device: str = "auto") -> Iterator[Whole]:
@@ -136,8 +134,7 @@ class Classroom:
 
     def shelf(self, choice: Choice, budget_bytes: float) -> Shelf | None:
         """Where the outputs of a trial's teacher are kept on this machine, None where they are not."""
-        content = self._faculty.content(choice) if budget_bytes else None
-        return None if content is None else Shelf(default_store(), content, budget_bytes)
+        return Shelf(default_store(), self._faculty.content(choice), budget_bytes) if budget_bytes else None
 
     def teacher(self, choice: Choice) -> Classifier:
         names, built = self._faculty.names(choice), self._built

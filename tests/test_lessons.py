@@ -201,6 +201,33 @@ def test_other_powers_and_stages_are_kept_apart(data, tmp_path):
     assert len(list(tmp_path.glob("outputs/*"))) == 3
 
 
+def together(combine, weights=(0.25, 0.75)):
+    return Averaged([Frozen(network(1)), Frozen(network(2))], weights, combine, lead=1)
+
+
+@pytest.mark.parametrize("combine", ["logits", "probabilities"])
+def test_several_teachers_are_kept_and_train_as_live_ones_do(data, tmp_path, combine):
+    config = config_of(epochs=2, response=KD, relation=feature("rkd", "stage1>stage1"))
+    live = epochs_of(data, config, None, together(combine))
+    kept = [epochs_of(data, config, tmp_path, together(combine)) for _ in range(2)]
+    assert kept == [live, live]
+
+
+def test_the_kept_logits_of_members_serve_every_temperature_and_weight(data, tmp_path):
+    hot, cold = (dataclasses.replace(config_of(response=KD), temperature=t) for t in (8.0, 1.0))
+    epochs_of(data, hot, tmp_path, together("probabilities"))
+    equal = together("probabilities", (0.5, 0.5))
+    assert epochs_of(data, cold, tmp_path, equal) == epochs_of(data, cold, None, equal)
+    assert len(list(tmp_path.glob("outputs/*/*.f16"))) == 1
+
+
+def test_what_is_kept_of_members_is_close_to_their_exact_mean(data):
+    mean = together("probabilities")
+    mean.soften_at(4.0)
+    outputs = mean.outputs(torch.randn(5, 1, 8, 8))
+    assert torch.equal(mean.answer(outputs.details["members"]["logits"]), outputs.logits)
+
+
 UNEQUAL = Choice("dml", {"peers": 2, "peer_width": 0.5})
 
 

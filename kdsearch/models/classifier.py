@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 # What `Outputs.details` can hold, and which methods ask for (`Method.needs`).
 DETAILS = frozenset({"attention", "before", "qkv", "stem", "tokens"})
-SUMMARIES = "summaries"
+SUMMARIES, MEMBERS = "summaries", "members"
 
 
 class Architecture(NamedTuple):
@@ -52,6 +52,7 @@ class Outputs(NamedTuple):
     Always there where a network has one: token: "logits" -> a distillation token's own logits [B,K]; then
     `logits` are the class token's in training mode and the mean of both in evaluation mode; and projected:
     "map" -> the map [B,C,H,W] that a student with its teacher's classifier averages.
+    members: "logits" -> [B,M*K], side by side, of several teachers whose answer depends on the temperature.
     Of a teacher whose outputs are kept, in place of maps: summaries: name -> what a term reads of them [B,W].
     """
 
@@ -96,6 +97,10 @@ class Classifier(nn.Module):
 
     def soften_at(self, temperature: float | None) -> None:
         """Hear at which temperature the logits will be read next (None: as they are); most need not know."""
+
+    def answer(self, members: Tensor) -> Tensor:
+        """The logits [B,K] of the details' `members`, at the temperature of `soften_at`; most have none."""
+        return members
 
     def forward(self, images: Tensor) -> Tensor:
         return self.outputs(images).logits
