@@ -46,7 +46,7 @@ name: overhead
 data: {dataset: digits, augment: [crop]}
 teacher: {resnet: {depth: 8, train: {epochs: 5, lr: 0.1}}}
 student: {resnet: {depth: 8, width: 0.25}}
-distill: {alpha: {type: float, low: 0.1, high: 0.9}, temperature: {type: float, low: 1, high: 16}}
+distill: {alpha: {type: float, low: 0.1, high: 0.9}, temperature: 4, response: kd}
 train: {epochs: %(epochs)d, batch_size: 64, lr: {type: float, low: 0.02, high: 0.2, log: true}}
 search: {trials: %(trials)d, early_stopping: {scheduler: none}}
 confirm: {seeds: 0}

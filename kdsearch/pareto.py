@@ -25,7 +25,13 @@ def dominates(a: ArrayLike, b: ArrayLike) -> bool:
 def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
     """[N] True where no other point dominates this one; of equal points, all or none."""
     array = _points(points)
-    return np.array([not _dominators(point, array).any() for point in array], dtype=bool)
+    mask = np.zeros(len(array), dtype=bool)
+    left = np.lexsort(array.T[::-1])
+    while len(left):
+        first = left[0]  # in lexicographic order: nothing that is left dominates it
+        mask[first] = True
+        left = left[1:][~_dominated(array[left[1:]], array[first])]
+    return mask
 
 
 def ranks(points: ArrayLike) -> NDArray[np.int64]:
@@ -71,6 +77,12 @@ def _volume(points: Points, corner: Points) -> float:
         for index, depth in enumerate(depths)
         if depth > 0
     )
+
+
+def _dominated(points: Points, point: Points) -> NDArray[np.bool_]:
+    """[N] True where `point` dominates a row of `points`."""
+    mask: NDArray[np.bool_] = np.all(point <= points, axis=1) & np.any(point < points, axis=1)
+    return mask
 
 
 def _dominators(point: Points, points: Points) -> NDArray[np.bool_]:

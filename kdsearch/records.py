@@ -283,6 +283,7 @@ class SweepRecord:
     ended: Event | None = None
     last_time: float = 0.0
     spent_s: float = 0.0  # wall seconds of all sessions' searches, the teacher's training left out
+    trained_s: float = 0.0  # of all trials' epochs
     _by_role: dict[Role, list[TrialRecord]] = field(default_factory=dict, init=False)
 
     @property
@@ -322,6 +323,7 @@ class SweepRecord:
             trial = self.trials[event["trial_id"]]
             if event["epoch"] == trial.num_epochs + 1:
                 trial.epochs.append(event)
+                self.trained_s += event["time_s"]
         elif kind == "checkpoint":
             self.trials[event["trial_id"]].checkpoint = event
         elif kind == "trial_ended":
@@ -375,8 +377,7 @@ class SweepRecord:
 
 def _is_still_the_limit(reached: Event, header: Event) -> bool:
     """Whether the budget that ended the search is what the newest session asks for, too."""
-    limit = header["spec"].get("search", {}).get(reached["budget"])
-    return bool(limit == reached["limit"])
+    return bool(header["spec"].get("search", {}).get(reached["budget"]) == reached["limit"])
 
 
 def is_teacher(event: Event) -> bool:

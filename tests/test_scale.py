@@ -48,6 +48,7 @@ def test_a_run_that_ended_before_all_slots_were_there_is_refused() -> None:
 def test_every_trial_that_is_played_has_its_cost(tmp_path: Path, scheduler: str, sampler: str) -> None:
     _, conductor = scale.begun(tmp_path, 80, scheduler, sampler)
     costs = list(scale.played(conductor, 80))
+    assert conductor.num_trials >= 80
     assert len(costs) == len(conductor.sweep.trials) == 80
     assert all(ask > 0 and tell > 0 for ask, tell in costs)
     assert not conductor.running()

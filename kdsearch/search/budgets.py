@@ -7,7 +7,6 @@ that run go on to their ends, and what is not search (controls, confirmation) st
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 
 from kdsearch.front import completed
@@ -54,8 +53,7 @@ def reached(spec: SweepSpec, sweep: SweepRecord, num_trials: int, spent_s: float
 
 def device_s(sweep: SweepRecord, spec: SweepSpec) -> float:
     """Seconds of every trial's epochs, controls included, times the devices where a trial has several."""
-    seconds = math.fsum(epoch["time_s"] for trial in sweep.trials.values() for epoch in trial.epochs)
-    return seconds * max(1.0, spec.resources.gpus_per_trial)
+    return sweep.trained_s * max(1.0, spec.resources.gpus_per_trial)
 
 
 def trials_without_gain(sweep: SweepRecord, patience: int) -> int:
