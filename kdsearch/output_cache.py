@@ -21,7 +21,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -69,11 +69,15 @@ def rounded(targets: Targets) -> Targets:
 
 @dataclass(frozen=True)
 class Shelf:
-    """Where a teacher's outputs are kept: the store's folder, the teacher's content, and how much may be."""
+    """Where a teacher's outputs are kept: the store's folder, the teacher's content, and how much may be.
+
+    `checked` are the files and folders that this process has found to be sound, for all its trainings.
+    """
 
     store: Path
     teacher: str
     budget_bytes: float
+    checked: set[str] = field(default_factory=set, compare=False)
 
 
 class Recorded:
@@ -114,8 +118,7 @@ class OutputCache:
         self._num_samples = num_samples
         self._ask = ask
         self._batch_size = batch_size
-        self._trusted: set[str] = set()
-        self._is_sampled = False
+        self._checked = shelf.checked
         self._is_off = False
         self.fill_s = 0.0  # seconds spent on running the teacher for the files
 
@@ -168,17 +171,17 @@ class OutputCache:
         if not (self.folder / DESCRIPTION).exists():
             write_atomically(self.folder / DESCRIPTION, json.dumps(self._identity, indent=2).encode())
         write_atomically(path, text.ljust(HEADER_BYTES) + content)
-        self._trusted.add(path.name)
+        self._checked.add(_version(path))
         self.fill_s += time.perf_counter() - started
         return Recorded(path, header)
 
     def _found(self, path: Path, epoch: int, stream: int) -> Recorded | None:
         """The file, once it is known to be whole and this teacher's; a bad one is removed."""
         try:
-            header = _header(path)
+            header, version = _header(path), _version(path)
         except FileNotFoundError:
             return None
-        if header is not None and path.name not in self._trusted:
+        if header is not None and version not in self._checked:
             with path.open("rb") as file:
                 file.seek(HEADER_BYTES)
                 is_whole = hashlib.file_digest(file, "sha256").hexdigest() == header["sha256"]
@@ -188,13 +191,12 @@ class OutputCache:
             path.unlink(missing_ok=True)
             return None
         recorded = Recorded(path, header)
-        if not self._is_sampled and not self._agrees(recorded, epoch, stream):
+        if str(self.folder) not in self._checked and not self._agrees(recorded, epoch, stream):
             logger.warning("%s: not what the teacher says; all of it is computed again", self.folder)
             for other in self.folder.glob(f"*{SUFFIX}"):
                 other.unlink(missing_ok=True)
             return None
-        self._trusted.add(path.name)
-        self._is_sampled = True
+        self._checked |= {version, str(self.folder)}
         os.utime(self.folder)  # the last use, for those who make room
         return recorded
 
@@ -204,6 +206,12 @@ class OutputCache:
         indices = (torch.arange(0, self._num_samples, step)[:NUM_CHECKED] + epoch) % self._num_samples
         live, kept = self._ask(indices, epoch, stream).rows.cpu(), recorded.take(indices).rows
         return live.shape == kept.shape and bool(((live - kept).abs() <= TOLERANCE * (1 + live.abs())).all())
+
+
+def _version(path: Path) -> str:
+    """A file as it was written at one time: another in its place is another version."""
+    stat = path.stat()
+    return f"{path} {stat.st_ino} {stat.st_mtime_ns}"
 
 
 def _header(path: Path) -> dict[str, Any] | None:

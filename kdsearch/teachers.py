@@ -131,10 +131,13 @@ class Classroom:
         self._faculty = faculty
         self._device = device
         self._built: dict[str, Frozen] = {}
+        self._checked: set[str] = set()  # of the files of their outputs
 
     def shelf(self, choice: Choice, budget_bytes: float) -> Shelf | None:
         """Where the outputs of a trial's teacher are kept on this machine, None where they are not."""
-        return Shelf(default_store(), self._faculty.content(choice), budget_bytes) if budget_bytes else None
+        if not budget_bytes:
+            return None
+        return Shelf(default_store(), self._faculty.content(choice), budget_bytes, self._checked)
 
     def teacher(self, choice: Choice) -> Classifier:
         names, built = self._faculty.names(choice), self._built

@@ -26,7 +26,7 @@ def test_the_cached_side_runs_the_teacher_once_for_each_epoch(tmp_path):
     one.sweep(3, None)
     live, num_images[:] = sum(num_images), []
     one.sweep(3, Shelf(tmp_path, "random weights", 1e9))
-    sample = 4 * 2  # of each training that finds files
+    sample = 4  # of the first training that finds files
     assert live == 3 * cache.EPOCHS * 128
     assert sum(num_images) == cache.EPOCHS * 128 + sample
 

@@ -162,6 +162,29 @@ def test_other_views_have_a_folder_of_their_own(change, tmp_path):
     assert len(list((tmp_path / "outputs").iterdir())) == 2
 
 
+def test_a_process_checks_what_it_finds_once(tmp_path):
+    calls = []
+    cache_of_ones(tmp_path, []).epoch(0, 1)
+    cache_of_ones(tmp_path, []).epoch(0, 2)
+    shelf = shelf_in(tmp_path)
+    for _ in range(3):
+        ours = OutputCache(shelf, {"data": "noise"}, NUM_SAMPLES, teacher_of_ones(calls))
+        assert all(ours.epoch(0, epoch) is not None for epoch in (1, 2))
+    assert calls == [(output_cache.NUM_CHECKED, 1, 0)]
+
+
+def test_a_file_that_takes_the_place_of_a_checked_one_is_checked_again(tmp_path):
+    calls = []
+    shelf = shelf_in(tmp_path)
+    for _ in range(2):
+        OutputCache(shelf, {"data": "noise"}, NUM_SAMPLES, teacher_of_ones(calls)).epoch(0, 1)
+        whole = files(tmp_path)[0].read_bytes()
+        flip_a_bit(files(tmp_path)[0])
+        os.utime(files(tmp_path)[0], (1, 1))  # clocks of files are coarse
+    assert calls == [(NUM_SAMPLES, 1, 0), (NUM_SAMPLES, 1, 0)]
+    assert files(tmp_path)[0].read_bytes() != whole
+
+
 def test_another_process_that_computes_is_waited_for(tmp_path):
     calls = []
     ours, theirs = cache_of_ones(tmp_path, calls), cache_of_ones(tmp_path, [])
