@@ -43,7 +43,7 @@ SHARE = 0.95
 TEACHER = """
 name: peer_teacher
 data: {dataset: digits, augment: [crop]}
-teacher: {resnet: {depth: 20, train: {epochs: 30, lr: 0.1}}}
+teacher: {resnet: {depth: %d, train: {epochs: 30, lr: 0.1}}}
 student: mlp
 distill: {alpha: 0.5, temperature: 4, response: kd}
 train: {epochs: 1, lr: 0.1}
@@ -83,10 +83,11 @@ resources: {cpus_per_trial: 1, max_concurrent: %(concurrent)d}
 class Setting:
     """What both sides are asked for."""
 
-    trials: int = 24
+    trials: int = 32
     epochs: int = 27
     grace: int = 3
     concurrent: int = 2
+    teacher_depth: int = 56
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,9 @@ def box_of(sweep: SweepRecord) -> Box:
 class Ground:
     """What both sides find when they begin: a trained teacher, the images, an MLflow store."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, teacher_depth: int) -> None:
         self.teacher, self.data, self.store = folder / "teacher", folder / "data.npz", folder / "mlflow.db"
-        (folder / "teacher.yaml").write_text(TEACHER)
+        (folder / "teacher.yaml").write_text(TEACHER % teacher_depth)
         spec = specs.load(folder / "teacher.yaml")
         images = data.load(spec.data)
         trained = teacher.prepare(spec, images, store=folder / "home", device="cpu")
@@ -175,8 +176,8 @@ class Ground:
         output.mkdir()
         shutil.copy(self.store, output / "mlflow.db")
         script = [sys.executable, "-m", "benchmarks.peer_script", self.teacher, self.data, output]
-        given = {"seed": seed, **dataclasses.asdict(setting)}
-        options = [f"--{name}={value}" for name, value in given.items()]
+        names = ("trials", "epochs", "grace", "concurrent")
+        options = [f"--seed={seed}", *(f"--{name}={getattr(setting, name)}" for name in names)]
         course = _run([*map(str, script), *options], folder)
         return course, peer_of(output / "peer", setting.epochs)
 
@@ -251,14 +252,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pairs", type=int, default=10)
     for field in dataclasses.fields(Setting):
-        parser.add_argument(f"--{field.name}", type=int, default=field.default)
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=field.default)
     options = vars(parser.parse_args())
     num_pairs = options.pop("pairs")
     setting = Setting(**options)
     about = dataclasses.asdict(setting)
     done = pairs.recorded(NAME, about)
     with tempfile.TemporaryDirectory() as name:
-        ground = Ground(Path(name)) if len(done) < num_pairs else None
+        ground = Ground(Path(name), setting.teacher_depth) if len(done) < num_pairs else None
         for seed in range(len(done), num_pairs):
             assert ground is not None, "pairs are missing"
             line = {**about, "pair": seed, **measured(ground, setting, seed), **pairs.machine()}
