@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdsearch import cli
+from kdsearch.home import default_store
 from kdsearch.output_cache import FOLDER, Entry, clear, entries
-from kdsearch.teacher_store import default_store
 
 ALL = "all"
 

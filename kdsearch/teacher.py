@@ -26,11 +26,12 @@ from kdsearch.checkpoint import State
 from kdsearch.data import AUGMENT_VERSION, ImageData
 from kdsearch.data.views import Views
 from kdsearch.device import device_policy
+from kdsearch.home import default_store
 from kdsearch.models.build import Architecture, Classifier, cost, weightless
 from kdsearch.records import Choice, EpochResult, TrainConfig, TrialConfig
 from kdsearch.spec import SweepSpec, TeacherSpec
 from kdsearch.teacher_model import Frozen, Teacher
-from kdsearch.teacher_store import default_store, find, find_partial, remembered, save, save_partial
+from kdsearch.teacher_store import find, find_partial, remembered, save, save_partial
 from kdsearch.training import TRAINING_VERSION, NonFiniteLoss, Training, predict
 from kdsearch.weights import (
     Weights,

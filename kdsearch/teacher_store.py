@@ -33,12 +33,6 @@ from kdsearch.weights import WeightsError, read_description, read_weights
 logger = logging.getLogger(__name__)
 
 
-def default_store() -> Path:
-    """`$KDSEARCH_HOME`, else ~/.cache/kdsearch."""
-    home = os.environ.get("KDSEARCH_HOME")
-    return Path(home) if home else Path.home() / ".cache" / "kdsearch"
-
-
 def save(teacher: Teacher, store: Path) -> Path:
     """Keep a teacher; the folder appears whole or not at all. Returns the folder. Raises OSError.
 

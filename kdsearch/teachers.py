@@ -16,12 +16,12 @@ from kdsearch import lineup, spec_teacher
 from kdsearch import teacher as teachers
 from kdsearch.data import ImageData
 from kdsearch.device import device_policy
+from kdsearch.home import default_store
 from kdsearch.models.build import Classifier
 from kdsearch.output_cache import Shelf
 from kdsearch.records import Choice, joined, teacher_name
 from kdsearch.spec import BornAgain, Ensemble, TeacherSource
 from kdsearch.teacher_model import Averaged, Frozen, Teacher
-from kdsearch.teacher_store import default_store
 
 
 @dataclass(frozen=True, eq=False)

@@ -139,13 +139,28 @@ AUGMENTATIONS: dict[str, dict[str, Option]] = {
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 [N, C, H, W] with H == W, labels int64 [N]; both read-only."""
+    """Images uint8 [N, C, H, W] with H == W, labels int64 [N]; both read-only.
+
+    Images that are too many for memory are in a mapped file, see `kdsearch.data.large`.
+    """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process by the name of the file, where there is one."""
+        from kdsearch.data.large import packed
+
+        return _split, (packed(self.images), self.labels)
+
+
+def _split(images: Any, labels: npt.NDArray[np.int64]) -> Split:
+    from kdsearch.data.large import unpacked
+
+    return Split(unpacked(images), labels)
 
 
 @dataclass(frozen=True)

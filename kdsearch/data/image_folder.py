@@ -1,7 +1,8 @@
 """A user's own images, sorted into one folder a class.
 
 Goes in: root/train/<class>/*.png (also jpg, jpeg, bmp, webp), optionally root/validation (or root/val) and
-root/test with the same class names. Comes out: a `Source` of square images, decoded once into memory.
+root/test with the same class names. Comes out: a `Source` of square images, decoded once, into memory or,
+where they are too many for it, into a mapped file.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from kdsearch.data import DataError, Split
+from kdsearch.data.large import allocate
 from kdsearch.data.loading import Source
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -78,7 +79,7 @@ def _size_of_first(path: Path) -> int:
 
 def _read(files: list[tuple[Path, int]], size: int, mode: str, must_fit: bool) -> Split:
     num_channels = 1 if mode == "L" else 3
-    images: npt.NDArray[np.uint8] = np.empty((len(files), num_channels, size, size), np.uint8)
+    images = allocate((len(files), num_channels, size, size))
     for position, (path, _) in enumerate(files):
         image = decode(path, mode)
         if image.size != (size, size):

@@ -22,6 +22,7 @@ from PIL import Image
 
 from kdsearch.data import DATASETS, DataError, DataRequest, ImageData, Split
 from kdsearch.data.counter import Purpose, counter_hash
+from kdsearch.data.large import allocate, is_mapped, taken
 
 Indices = npt.NDArray[np.int64]
 
@@ -81,7 +82,7 @@ def load_images(spec: DataRequest) -> tuple[ImageData, npt.NDArray[np.uint8]]:
             )
         kept = stratified(train.labels, spec.subset, spec.seed, Purpose.SUBSET)
         if spec.unlabelled is not None and spec.unlabelled.dataset == "rest":
-            rest = train.images[complement(kept, len(train))]
+            rest = taken(train.images, complement(kept, len(train)))
         train = _take(train, kept)
     _check_classes(train, source.class_names)
 
@@ -133,7 +134,11 @@ def resize(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
     """[N, C, H, W] -> [N, C, size, size], pixel by pixel what PIL's antialiased bilinear resize gives."""
     # PIL works in integers, so that the content key does not depend on the machine's float kernels. torch's
     # uint8 interpolate (2.14.1) fails an internal assertion when three-channel images become 1x1.
-    return np.concatenate([_resize_width(_resize_width(chunk, size), size) for chunk in _chunks(images)])
+    found, done = allocate((*images.shape[:2], size, size)), 0
+    for chunk in _chunks(images):
+        found[done : done + len(chunk)] = _resize_width(_resize_width(chunk, size), size)
+        done += len(chunk)
+    return found
 
 
 def _resize_width(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
@@ -191,13 +196,15 @@ def _check_classes(train: Split, class_names: tuple[str, ...]) -> None:
 
 
 def _take(split: Split, positions: Indices) -> Split:
-    return Split(split.images[positions], split.labels[positions])
+    return Split(taken(split.images, positions), split.labels[positions])
 
 
 def _finished(split: Split, size: int | None) -> Split:
     """Resized where asked, contiguous and read-only: ready to be shared between processes."""
     images = split.images if size in (None, split.images.shape[-1]) else resize(split.images, size)
-    images, labels = np.ascontiguousarray(images), np.ascontiguousarray(split.labels, dtype=np.int64)
+    if not is_mapped(images):  # it is contiguous
+        images = np.ascontiguousarray(images)
+    labels = np.ascontiguousarray(split.labels, dtype=np.int64)
     for array in (images, labels):
         array.flags.writeable = False
     return Split(images, labels)

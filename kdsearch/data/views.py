@@ -1,4 +1,4 @@
-"""Images resident in memory, and the augmented views of them.
+"""Images resident in memory or mapped from a file, and the augmented views of them.
 
 Goes in: a split (uint8), its normalisation, the augmentations of the spec. Comes out: `Views`, which gives
 normalised float batches. A view is f(stream, epoch, sample): the same sample looks the same in whatever
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from kdsearch.data import AUGMENTATIONS, Split
 from kdsearch.data.counter import Purpose, below, counter_hash, fold_in
+from kdsearch.data.large import is_mapped
 from kdsearch.data.strong import rand_augment
 
 # Quantiles in mixup's table: a mixing weight is one of this many equally likely values.
@@ -101,7 +102,10 @@ class Views:
         device: str | torch.device = "cpu",
     ) -> None:
         self.device = torch.device(device)
-        self.images = _shared(split.images).to(self.device)
+        # Mapped images stay where they are: a batch of them is read when it is asked for.
+        self.images = _shared(split.images)
+        if not is_mapped(split.images):
+            self.images = self.images.to(self.device)
         self.labels = _shared(split.labels).to(self.device)
         self._offset = 255 * torch.tensor(mean, device=self.device)[:, None, None]
         self._scale = 1 / (255 * torch.tensor(std, device=self.device)[:, None, None])
@@ -122,7 +126,7 @@ class Views:
     def plain(self, indices: Tensor) -> Batch:
         """The samples as they are, normalised."""
         indices = indices.to(self.device, non_blocking=True)
-        return Batch(self._normalise(self.images.index_select(0, indices)), self.labels[indices], indices)
+        return Batch(self._normalise(self._picked(indices)), self.labels[indices], indices)
 
     def batch(self, indices: Tensor, epoch: int, stream: int) -> Batch:
         """The samples' views of this epoch in this stream; pass indices on the device to avoid a copy."""
@@ -150,13 +154,16 @@ class Views:
         return Batch(self._normalise(images), self.labels[indices], indices)
 
     def _cropped_and_flipped(self, indices: Tensor, bits: Tensor) -> Tensor:
-        images = self.images.index_select(0, indices)
+        images = self._picked(indices)
         if self._padding is not None:
             rows, columns = below(bits[Purpose.CROP_ROW : Purpose.CROP_COLUMN + 1], 2 * self._padding + 1)
             images = crop(images, rows, columns, self._padding)
         if self._flips:
             images = flip(images, bits[Purpose.FLIP] < 0)
         return images
+
+    def _picked(self, indices: Tensor) -> Tensor:
+        return self.images.index_select(0, indices.to(self.images.device)).to(self.device)
 
     def _view(self, indices: Tensor, bits: Tensor) -> Tensor:
         """One view per index, before mixup; `bits` [purposes, B]."""

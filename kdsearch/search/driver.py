@@ -28,6 +28,7 @@ from kdsearch import teacher as teachers
 from kdsearch.checkpoint import State
 from kdsearch.data import ImageData
 from kdsearch.device import device_policy
+from kdsearch.home import default_store
 from kdsearch.layout import Layout
 from kdsearch.records import Choice
 from kdsearch.search.conductor import Conductor, Report
@@ -35,7 +36,6 @@ from kdsearch.search.sealed import SealedTest
 from kdsearch.search.worker import StudentWorker
 from kdsearch.spec import SweepSpec
 from kdsearch.teacher_model import Teacher
-from kdsearch.teacher_store import default_store
 from kdsearch.teachers import Faculty
 
 logger = logging.getLogger(__name__)
