@@ -171,7 +171,7 @@ class Killable:
                 name for (name,) in store.execute("select value from tags where key = 'kdsearch.trial_id'")
             )
             points = Counter(
-                store.execute("select run_uuid, step from metrics where key = 'val_accuracy'").fetchall()
+                store.execute("select run_uuid, step from metrics where key = 'train_loss'").fetchall()
             )
         if len(runs) != len(record.trials) + 1:
             found.append(f"{len(runs)} runs for {len(record.trials)} trials and a parent")
