@@ -111,7 +111,7 @@ def outcomes(folder: Path, configs: Sequence[TrialConfig]) -> list[Any]:
                 cpus=1.0,
                 gpus=0.0,
                 cache_gb=1.0,
-                layouts={},
+                layouts={"shufflenetv2": "channels_last", "torchvision/mobilenet_v3_small": "channels_last"},
             )
         found.append(outcome(worker, folder, task))
     return found
