@@ -49,10 +49,14 @@ SIDES: dict[str, Make] = {
     "oracle": lambda found, spec: sides.Listed(sides.oracle(found)),
     "random": lambda found, spec: sides.Listed(sides.shuffled(found, spec)),
     **{f"one epoch, top {k} of {sides.ROUND}": _one_epoch_then_top(k) for k in sides.TOP_KS},
-    "tpe, no stopping": lambda found, spec: sides.Conducted(found, sides.without_stopping(spec)),
+    "kdsearch, no stopping": lambda found, spec: sides.Conducted(found, sides.without_stopping(spec)),
+    "tpe, no stopping": lambda found, spec: sides.Conducted(found, sides.without_stopping(spec, "tpe")),
     "asha on accuracy": lambda found, spec: sides.Proposed(found, spec, sides.ray_asha(found.epochs)),
     "mo-asha": lambda found, spec: sides.Proposed(found, spec, sides.MultiObjectiveAsha(found)),
 }
+
+
+CONDUCTED = (OWN, "kdsearch, no stopping", "tpe, no stopping")  # what changes kdsearch/search changes these
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def code_of(wanted: Wanted) -> str:
     """
     digest = hashlib.sha256((table.FOLDER / f"{wanted.table}.jsonl").read_bytes())
     digest.update(str(sides.VERSION).encode())
-    if wanted.side in (OWN, "tpe, no stopping"):
+    if wanted.side in CONDUCTED:
         for path in sorted(SEARCH.glob("*.py")):
             digest.update(path.read_bytes())
     else:

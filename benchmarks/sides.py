@@ -28,10 +28,10 @@ from kdsearch.search.conductor import Conductor, Report
 from kdsearch.spec import SweepSpec
 
 SCHEDULER = "pareto"  # kdsearch's own rule
-GRACE = 1
+GRACE = 3  # epochs, as in search_spaces/digits.yaml: one epoch of 16 steps says next to nothing
 REDUCTION = 3
 STARTING_POINTS = 10  # TPE's own default of random proposals before its model
-VERSION = 1  # raise it when a side acts otherwise than before: recorded results are of one version
+VERSION = 2  # raise it when a side acts otherwise than before: recorded results are of one version
 ROUND = 96  # one epoch, then top k: configurations that are compared with one another
 TOP_KS = (3, 6, 12, 24)
 
@@ -79,9 +79,11 @@ class Conducted:
         return self.conductor.on_report(name, 1, report)
 
 
-def without_stopping(spec: SweepSpec) -> SweepSpec:
+def without_stopping(spec: SweepSpec, sampler: str | None = None) -> SweepSpec:
+    """The spec with every trial trained to the end, by another sampler where one is given."""
     early = replace(spec.search.early_stopping, scheduler="none")
-    return replace(spec, search=replace(spec.search, early_stopping=early))
+    search = replace(spec.search, early_stopping=early, sampler=sampler or spec.search.sampler)
+    return replace(spec, search=search)
 
 
 class Listed:

@@ -15,9 +15,9 @@ from typing import Any
 
 from kdsearch import results, statistics, words
 from kdsearch.records import SweepRecord, TrialConfig, TrialRecord
+from kdsearch.spec_schema import LISTING
 from kdsearch.statistics import Estimate
 
-LISTING_SAMPLERS = ("grid", "one_at_a_time")
 KD = "kd"  # what costs are relative to, where it was run
 
 METHOD_COLUMNS = (
@@ -95,7 +95,7 @@ def compare(sweep: SweepRecord) -> Comparison | None:
 
 def is_listed(sweep: SweepRecord) -> bool:
     """Whether every configuration was listed, not proposed for what others had found."""
-    return sweep.header["spec"].get("search", {}).get("sampler") in LISTING_SAMPLERS
+    return sweep.header["spec"].get("search", {}).get("sampler") in LISTING
 
 
 def by_temperature(found: Comparison) -> list[tuple[str, list[Row]]]:

@@ -13,6 +13,7 @@ from typing import Any
 from kdsearch.records import Role, Scalar, TrialConfig
 from kdsearch.space import Trial, suggest, trial_seed
 from kdsearch.spec import Stages, SweepSpec, grid_value, num_teacher_stages
+from kdsearch.spec_schema import LISTING
 
 MAX_CONFIGURATIONS = 10_000  # of a listed search: nobody meant to run more
 
@@ -29,7 +30,7 @@ class Listed:
 
 def is_listed(spec: SweepSpec) -> bool:
     """Whether the sampler lists its configurations instead of proposing one after another."""
-    return spec.search.sampler != "tpe"
+    return spec.search.sampler in LISTING
 
 
 def listed(spec: SweepSpec, num_teacher_stages: Stages) -> list[Listed]:

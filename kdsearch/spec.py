@@ -24,7 +24,7 @@ from kdsearch.models import family
 from kdsearch.schema_distill import RESPONSE_NUMBERS
 from kdsearch.schema_networks import TRAIN_NEEDS, TRAIN_OPTIONS
 from kdsearch.spec_read import INVALID, Categorical, Dimension, Float, Int, grid_value, read
-from kdsearch.spec_schema import DATA, SPEC, json_schema
+from kdsearch.spec_schema import DATA, LISTING, SPEC, json_schema
 from kdsearch.spec_teacher import (
     Assistants,
     BornAgain,
@@ -139,7 +139,7 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class SearchSpec:
-    """`trials` None: as many as a listing sampler (grid, one_at_a_time) has; tpe always has a number."""
+    """`trials` None: as many as a listing sampler (grid, one_at_a_time) has; ehvi and tpe need a number."""
 
     trials: int | None
     seed: int
@@ -150,7 +150,7 @@ class SearchSpec:
     hypervolume: float | None = None
     patience: int | None = None
     warm_start: tuple[str, ...] = ()
-    sampler: str = "tpe"
+    sampler: str = "ehvi"
     seeds: int = 1
 
 
@@ -310,16 +310,17 @@ def _spec(root: Node, found: list[Problem]) -> SweepSpec:
 
 
 def _early_stopping(search: Options, epochs: int) -> EarlyStopping:
-    """pareto unless the spec says otherwise, and where it can decide: tpe proposes, and a rung is left."""
+    """pareto unless the spec says otherwise, and where it can decide: with proposals, and a rung left."""
     early = EarlyStopping(**search["early_stopping"])
-    decides = search["sampler"] == "tpe" and early.grace_epochs < epochs
+    decides = search["sampler"] not in LISTING and early.grace_epochs < epochs
     return dataclasses.replace(early, scheduler=early.scheduler or ("pareto" if decides else "none"))
 
 
 def _confirm(values: Options, sampler: str) -> ConfirmSpec:
     """Three seeds unless the spec says otherwise; a sampler that lists repeats its trials itself."""
     seeds = values["seeds"]
-    return ConfirmSpec(CONFIRM_SEEDS * (sampler == "tpe") if seeds is None else seeds, values["tuning"])
+    usual = 0 if sampler in LISTING else CONFIRM_SEEDS
+    return ConfirmSpec(usual if seeds is None else seeds, values["tuning"])
 
 
 def _data(values: Options) -> DataSpec:

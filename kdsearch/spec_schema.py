@@ -19,7 +19,8 @@ from kdsearch.schema_items import seed as _seed
 from kdsearch.schema_networks import STUDENT, TEACHER, TRAIN_OPTIONS
 
 COSTS = ("macs", "params", "size_mb")
-SAMPLERS = ("grid", "one_at_a_time", "tpe")
+LISTING = ("grid", "one_at_a_time")  # samplers that know their trials from the start
+SAMPLERS = ("ehvi", *LISTING, "tpe")
 
 UNLABELLED = Section(
     "images without labels beside the labelled ones, with the teacher's outputs as their only target",
@@ -122,9 +123,10 @@ SEARCH = Section(
         ),
         "sampler": _fixed(
             "str",
-            "tpe",
-            "tpe proposes by what it has seen; grid lists every configuration; one_at_a_time lists the first "
-            "value of everything (of a slot none, else the first by name) and each further value alone",
+            "ehvi",
+            "ehvi proposes what should enlarge the front most for its work; tpe is Optuna's; grid lists "
+            "every configuration; one_at_a_time lists the first value of everything (of a slot none, else "
+            "the first by name) and each further value alone",
             choices=SAMPLERS,
         ),
         "seeds": _fixed(

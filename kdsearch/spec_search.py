@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kdsearch.spec_read import INVALID, Distribution, Float
-from kdsearch.spec_schema import COSTS
+from kdsearch.spec_schema import COSTS, LISTING
 from kdsearch.spec_yaml import Keys, Problems, nearest_name
 
 Values = Mapping[str, Any]
@@ -34,16 +34,18 @@ def check_early_stopping(values: Values, problems: Problems) -> None:
 
 
 def check_sampler(values: Values, problems: Problems) -> None:
-    """tpe needs a number of trials; a sampler that lists needs values to list, and trials of equal budget."""
+    """One that proposes needs a number of trials; one that lists, values to list and equal budgets."""
     search = values["search"]
     sampler = search["sampler"]
     if search["warm_start"] is not INVALID:
         _check_warm_start(search["warm_start"], sampler, problems)
-    if sampler == "tpe":
+    if sampler not in LISTING:
         if search["trials"] is None:
-            problems.add(("search", "trials"), "missing: how many trials tpe proposes, a whole number")
+            problems.add(("search", "trials"), f"missing: how many trials {sampler} proposes, a whole number")
         if search["seeds"] > 1:
-            allowed = "1 with sampler tpe, whose trials all differ: give sampler: grid or one_at_a_time"
+            allowed = (
+                f"1 with sampler {sampler}, whose trials all differ: give sampler: grid or one_at_a_time"
+            )
             problems.add(("search", "seeds"), allowed, 1)
         return
     early = search["early_stopping"]
@@ -76,8 +78,10 @@ def _searched_weights(values: Any, path: Keys) -> Iterator[Keys]:
 
 def _check_warm_start(folders: tuple[Any, ...], sampler: str, problems: Problems) -> None:
     path = ("search", "warm_start")
-    if folders and sampler != "tpe":
-        problems.add(path, f"goes with sampler tpe; {sampler} lists what it runs", value=list(folders))
+    if folders and sampler in LISTING:
+        problems.add(
+            path, f"goes with sampler ehvi or tpe; {sampler} lists what it runs", value=list(folders)
+        )
     for position, folder in enumerate(folders):
         if not isinstance(folder, str) or not folder:
             problems.add((*path, position), "the folder of a sweep, as in reports/cifar100", value=folder)

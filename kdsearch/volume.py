@@ -21,8 +21,8 @@ def hypervolume(sweep: SweepRecord) -> dict[str, Any]:
     sweep goes on, so that volumes can be compared.
     """
     names = fronts.objectives(sweep)
-    floor, source = _floor(sweep)
-    bounds = {name: _bounds(sweep, name, floor) for name in names}
+    lowest, source = _floor(sweep)
+    bounds = {name: _bounds(sweep, name, lowest) for name in names}
     points = [
         [_scaled(name, fronts.objective(trial, name), bounds[name]) for name in names]
         for trial in fronts.front(sweep)
@@ -35,6 +35,11 @@ def hypervolume(sweep: SweepRecord) -> dict[str, Any]:
         "bounds": {name: list(ends) for name, ends in bounds.items()},
         "floor": source,
     }
+
+
+def floor(sweep: SweepRecord) -> float:
+    """The accuracy that a student must exceed to add to the volume; 0 before the first control has ended."""
+    return _floor(sweep)[0]
 
 
 def _floor(sweep: SweepRecord) -> tuple[float, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from journals import Story
+from journals import Story, config
 
 from kdsearch import spec as specs
 from kdsearch.records import SweepRecord, replay
@@ -33,11 +33,21 @@ def rule(story: Story, name: str, known_epochs: int = 0, scheduler: str = "paret
     return judge.decide(sweep.trials[name], known_epochs).rule
 
 
-def better_ones(story: Story, accuracy: float = 0.9, params: int = 20_000) -> Story:
-    """Nine stopped trials of that accuracy and size at the first rung."""
-    for number in range(10, 19):
-        story.trial(number, [accuracy], params=params, status="stopped")
+def settled(story: Story) -> Story:
+    """Eleven large controls of which one gained something: nothing is out of reach before there are gains."""
+    for number in range(50, 61):
+        end = 0.96 if number == 60 else 0.1
+        student = config(options={"width": number}, distill={})
+        story.trial(number, [0.1, 0.1, 0.1, end], 400_000, role="control", trial_config=student)
     return story
+
+
+def better_ones(story: Story, accuracy: float = 0.9, params: int = 20_000) -> Story:
+    """A finished trial and eight stopped ones of that accuracy and size at the first rung."""
+    story.trial(10, [accuracy] * 4, params=params)
+    for number in range(11, 19):
+        story.trial(number, [accuracy], params=params, status="stopped")
+    return settled(story)
 
 
 def test_without_a_scheduler_there_are_no_rungs() -> None:
@@ -56,7 +66,7 @@ def test_one_promising_student_of_several_keeps_the_whole_trial() -> None:
 
 
 def test_stopped_and_failed_trials_count_at_the_rungs_that_they_reached() -> None:
-    story = Story()
+    story = settled(Story())
     for number, status in enumerate(["stopped", "failed", "running", "completed"], start=1):
         story.trial(number, [0.9] * (4 if status == "completed" else 1), status=status)
     story.trial(0, [0.1], status="running")
@@ -65,7 +75,8 @@ def test_stopped_and_failed_trials_count_at_the_rungs_that_they_reached() -> Non
 
 
 def test_controls_are_the_floor_and_enter_no_rung() -> None:
-    story = Story(data={"num_validation": 10_000})
+    story = settled(Story(data={"num_validation": 10_000}))
+    story.trial(2, [0.84] * 4, params=20_000)
     story.trial(0, [0.8] * 4, role="control", params=6_000)
     story.trial(1, [0.9] * 4, role="control", params=60_000)
     story.trial(0, [0.84], params=20_000, status="running")

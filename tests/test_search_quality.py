@@ -182,9 +182,9 @@ def test_rays_asha_gives_the_verdicts_of_the_same_rule_written_out(made_up: Tabl
 
     for number, (early, late) in enumerate(accuracies):
         seen = accuracies[:number]
-        assert goes_on(Job(number, config), 1, early) == (not asha.is_stopped(early, seen[:, 0].tolist(), 3))
-        assert goes_on(Job(number, config), 2, 0.0)  # no rung
-        assert goes_on(Job(number, config), 3, late) == (not asha.is_stopped(late, seen[:, 1].tolist(), 3))
+        assert goes_on(Job(number, config), 3, early) == (not asha.is_stopped(early, seen[:, 0].tolist(), 3))
+        assert goes_on(Job(number, config), 4, 0.0)  # no rung
+        assert goes_on(Job(number, config), 9, late) == (not asha.is_stopped(late, seen[:, 1].tolist(), 3))
     assert not goes_on(Job(0, config), 27, 1.0)  # the end
 
 
@@ -194,11 +194,11 @@ def test_mo_asha_keeps_a_trial_that_nothing_dominates_whatever_its_accuracy(made
     accuracies = [0.9, 0.8, 0.7, 0.95, 0.5]
     largest, smaller = by_size[0].config, by_size[-1].config
 
-    verdicts = [goes_on(Job(n, largest), 1, value) for n, value in enumerate(accuracies)]
+    verdicts = [goes_on(Job(n, largest), 3, value) for n, value in enumerate(accuracies)]
 
     assert verdicts == [True, False, False, True, False]
-    assert goes_on(Job(9, smaller), 1, 0.1)
-    assert goes_on(Job(9, smaller), 2, 0.0)  # no rung
+    assert goes_on(Job(9, smaller), 3, 0.1)
+    assert goes_on(Job(9, smaller), 4, 0.0)  # no rung
 
 
 def test_one_epoch_then_top_k_trains_k_of_a_round_to_the_end(made_up: Table, spec: SweepSpec) -> None:

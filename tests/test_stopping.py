@@ -15,6 +15,7 @@ from kdsearch.search.stopping import (
     History,
     Settings,
     floor_at,
+    hopeless,
     hopeless_before_start,
     judge,
     optimistic,
@@ -153,15 +154,15 @@ def test_within_the_noise_of_the_front_a_trial_goes_on():
     found = on_a_line(0.50, 0.51, 0.52, 0.60)
     noisy, exact = History(found, noise={1: 0.1 / math.sqrt(2)}), History(found, noise={1: 0.0})
 
-    assert judge(found[0], noisy, RUNG_1).rule == "pareto rung 1: near the front"
-    assert judge(found[0], exact, RUNG_1).rule == "pareto rung 1: behind its size"
+    assert ranked(found[0], noisy, RUNG_1).rule == "pareto rung 1: near the front"
+    assert ranked(found[0], exact, RUNG_1).rule == "pareto rung 1: behind its size"
 
 
 def test_a_small_student_is_compared_with_small_ones():
     small = [contender(n, (3 + n / 100,), (0.3 - n / 100,)) for n in range(9)]
     large = [contender(100 + n, (5 + n / 100,), (0.9 - n / 100,)) for n in range(9)]
 
-    kept = [one.trial_id for one in small if judge(one, History(small + large), RUNG_1).goes_on]
+    kept = [one.trial_id for one in small if ranked(one, History(small + large), RUNG_1).goes_on]
 
     assert kept == ["t0000", "t0001", "t0002"]
 
@@ -185,9 +186,11 @@ def test_below_the_floor_of_its_size_even_the_front_is_left():
     smallest, large = contender(0, (4.0,), (0.6,)), contender(1, (4.5,), (0.9,))
     history = History([smallest, large], floor, {1: 0.04 / math.sqrt(2)})
 
-    assert judge(smallest, history, RUNG_1).rule == "pareto rung 1: below the floor"
+    verdict = hopeless(smallest, history, RUNG_1)
+    assert verdict is not None
+    assert verdict.rule == "pareto rung 1: below the floor"
     in_doubt = dataclasses.replace(history, noise={1: 0.06 / math.sqrt(2)})
-    assert judge(smallest, in_doubt, RUNG_1).goes_on
+    assert hopeless(smallest, in_doubt, RUNG_1) is None
 
 
 def test_the_floor_is_linear_in_log_size_and_does_not_reach_beyond_its_controls():
@@ -222,6 +225,32 @@ def test_nothing_is_called_impossible_before_five_full_trainings_or_by_dearer_on
 
     assert "dominated" not in judge(trial, History(few), RUNG_1).rule
     assert "dominated" not in judge(trial, History(dearer), RUNG_1).rule
+
+
+def test_who_ranks_low_goes_on_while_a_gain_of_one_in_ten_would_bring_it_to_the_front():
+    """Of ten full trainings nine gain 0.1 and one gains 0.4; the best of them ends at 0.8."""
+    finished = [full(n, 3.0, 0.70, 0.80) for n in range(9)] + [full(9, 3.0, 0.40, 0.80)]
+    verdicts = {
+        accuracy: judge(contender(20, (4.0,), (accuracy,)), History(finished), RUNG_1).rule
+        for accuracy in (0.69, 0.66, 0.50, 0.30)
+    }
+
+    # The ninetieth percentile of the gains is 0.13, and of the shares of errors left 0.633.
+    assert verdicts == {
+        0.69: "pareto rung 1: within reach of the front",
+        0.66: "pareto rung 1: behind its size",
+        0.50: "pareto rung 1: behind its size",
+        0.30: "pareto rung 1: dominated by t0000 even at 0.767",
+    }
+
+
+def test_a_slow_starter_below_the_floor_goes_on_while_it_is_within_reach():
+    finished = [full(n, 3.0, 0.30, 0.80) for n in range(5)]
+    floor = [Contender("c0", (3.0,), (0.6,)), Contender("c1", (5.0,), (0.6,))]
+    reaches, falls_short = contender(20, (4.0,), (0.31,)), contender(21, (4.0,), (0.05,))
+
+    assert judge(reaches, History(finished, floor), RUNG_1).rule == "pareto rung 1: within reach of the front"
+    assert judge(falls_short, History(finished, floor), RUNG_1).rule == "pareto rung 1: below the floor"
 
 
 def test_an_optimistic_end_is_the_larger_of_the_largest_gain_and_the_largest_share_of_errors_lost():
@@ -292,9 +321,9 @@ def test_a_family_that_learns_slowly_is_not_measured_by_one_that_learns_fast():
     late = dataclasses.replace(contender(20, (1.0,), (0.1,)), family="resnet")
     floor = [fast[0]]
 
-    assert judge(late, History([*fast, *slow, late], floor), RUNG_1).rule == "pareto rung 1: behind its size"
-    assert judge(slow[0], History([*fast, *slow, late], floor), RUNG_1).goes_on
-    assert not judge(dataclasses.replace(late, family="mlp"), History([*fast, late], floor), RUNG_1).goes_on
+    assert ranked(late, History([*fast, *slow, late], floor), RUNG_1).rule == "pareto rung 1: behind its size"
+    assert ranked(slow[0], History([*fast, *slow, late], floor), RUNG_1).goes_on
+    assert not ranked(dataclasses.replace(late, family="mlp"), History([*fast, late], floor), RUNG_1).goes_on
 
 
 def test_a_finished_student_of_any_family_shows_what_is_hopeless():

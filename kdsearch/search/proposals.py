@@ -7,11 +7,13 @@ whenever the sweep has come this far.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
-from kdsearch import space
+from kdsearch import space, volume
 from kdsearch.records import Scalar, SweepRecord
 from kdsearch.search import usual
 from kdsearch.search.bands import CostOf
+from kdsearch.search.ehvi import EhviSampler
 from kdsearch.search.sampler import Policy, Proposal, Sampler, proposal
 from kdsearch.spec import Stages, SweepSpec
 
@@ -30,6 +32,10 @@ class Proposer:
         self._spec, self._num_teacher_stages, self._sweep = spec, num_teacher_stages, sweep
         self._policy = policy or Policy()
         self._sampler = Sampler(spec, num_teacher_stages, cost_of, self._policy)
+        self._ask = self._sampler.ask
+        if spec.search.sampler == "ehvi":
+            floor = partial(volume.floor, sweep)
+            self._ask = EhviSampler(spec, num_teacher_stages, cost_of, floor, self._sampler).ask
 
     def propose(self, number: int) -> Proposal:
         """The configuration of search trial `number`, which is the next one to start."""
@@ -39,7 +45,7 @@ class Proposer:
         params = self._usual(number, number - len(replayed))
         if params is not None:
             return self._given(number, params, usual.ORIGIN)
-        return self._sampler.ask(number, self._sweep.of_role("search"))
+        return self._ask(number, self._sweep.of_role("search"))
 
     def _usual(self, number: int, position: int) -> dict[str, Scalar] | None:
         if not (self._policy.usual and usual.is_due(position)):

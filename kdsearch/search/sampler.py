@@ -66,7 +66,7 @@ def proposal(
     """The configuration that these answers make, with the distributions that they are drawn from."""
     trial = optuna.trial.FixedTrial(dict(params))
     config = space.suggest(trial, spec, num_teacher_stages, seed)
-    return Proposal(config, dict(trial.params), _texts(trial.distributions), origin)
+    return Proposal(config, dict(trial.params), texts(trial.distributions), origin)
 
 
 class Sampler:
@@ -115,10 +115,14 @@ class Sampler:
         """How far a configuration's student is from a size, in powers of ten."""
         return abs(self._size(self._cost_of(config.student)) - target)
 
+    def place(self, cost: Mapping[str, float]) -> float:
+        """Where a size lies between the smallest student, 0, and the largest, 1, by its logarithm."""
+        return (self._size(cost) - self._low) / self._span if self._span else 0.0
+
     def _draw(self, study: optuna.Study, seed: int) -> Proposal:
         trial = study.ask()
         config = space.suggest(trial, self._spec, self._num_teacher_stages, seed)
-        return Proposal(config, dict(trial.params), _texts(trial.distributions))
+        return Proposal(config, dict(trial.params), texts(trial.distributions))
 
     def _size(self, cost: Mapping[str, float]) -> float:
         return math.log10(cost[self._cost])
@@ -185,7 +189,7 @@ def objective_values(record: TrialRecord, objectives: Iterable[str], accuracy: f
     return [accuracy if name == "val_accuracy" else math.log10(record.cost[name]) for name in objectives]
 
 
-def _texts(distributions: Mapping[str, BaseDistribution]) -> dict[str, str]:
+def texts(distributions: Mapping[str, BaseDistribution]) -> dict[str, str]:
     return {name: distribution_to_json(distribution) for name, distribution in distributions.items()}
 
 
