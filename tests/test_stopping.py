@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from kdsearch.search.stopping import (
     Contender,
     History,
     Settings,
+    _Field,
     floor_at,
     hopeless,
     hopeless_before_start,
@@ -337,3 +339,18 @@ def test_a_finished_student_of_any_family_shows_what_is_hopeless():
     verdict = judge(trial, History([*known, best, trial]), RUNG_1)
 
     assert verdict.rule == "pareto rung 1: dominated by t0008 even at 0.52"
+
+
+@given(rungs(num_costs=1), st.integers(1, 12))
+@settings(deadline=None)
+def test_the_nearest_of_one_cost_are_those_of_all_pairs_of_distances(found, num_nearest):
+    sizes = np.array([one.costs[0] for one in found])
+    accuracy = np.array([one.curve[0] for one in found])
+    distances = np.abs(sizes[:, None] - sizes)
+    radius = np.sort(distances, axis=1)[:, min(num_nearest, len(found)) - 1]
+    near = distances <= radius[:, None]
+    expected = (near & (accuracy > accuracy[:, None])).sum(axis=1) / near.sum(axis=1)
+
+    field = _Field(sizes[:, None], accuracy, np.zeros(len(found), dtype=np.int64))
+
+    assert field.share_better(np.arange(len(found)), num_nearest) == pytest.approx(expected)

@@ -28,8 +28,8 @@ from kdsearch.spec import Stages, SweepSpec
 
 Floats = NDArray[np.float64]
 
-NUM_CANDIDATES = 200  # half of them variations of what was trained to the end
-MAX_DRAWS = 600  # in a space of which nearly everything was tried
+NUM_CANDIDATES = 128  # half of them variations of what was trained to the end
+MAX_DRAWS = 400  # in a space of which nearly everything was tried
 CHANGE = 0.3  # of a variation's values
 FROM_FRONT = 0.7  # of the variations
 MAX_KNOWN = 400  # trials that the process is conditioned on: finished ones first, then the newest

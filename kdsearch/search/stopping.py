@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+CLOSE = 1e-9  # in powers of ten of a cost: sizes that differ by less are the same
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -253,6 +255,8 @@ class _Field:
         Near is by log10 of the costs, each scaled by its range where there are several; of equally near ones
         all count.
         """
+        if self.costs.shape[1] == 1:
+            return self._share_better_of_one_cost(rows, num_nearest)
         ranges = np.ptp(self.costs, axis=0)
         scaled = self.costs / np.where(ranges > 0, ranges, 1.0)
         distances = np.square(scaled[rows, None] - scaled).sum(axis=2)  # [M, N]
@@ -261,6 +265,29 @@ class _Field:
         better = near & (self.accuracy > self.accuracy[rows, None])
         share: Floats = better.sum(axis=1) / near.sum(axis=1)
         return share
+
+    def _share_better_of_one_cost(self, rows: NDArray[np.int64], num_nearest: int) -> Floats:
+        """The same without all pairs of distances: in order of size the nearest stand side by side."""
+        order = np.argsort(self.costs[:, 0], kind="stable")
+        sizes, accuracy = self.costs[order, 0], self.accuracy[order]
+        own, reached = self.costs[rows, 0], self.accuracy[rows]
+        count = min(num_nearest, len(sizes))
+        # [M, 2 count] the nearest stand no further off than that on either side, but for equally near ones.
+        around = np.searchsorted(sizes, own)[:, None] + np.arange(-count, count)
+        inside = np.clip(around, 0, len(sizes) - 1)
+        distances = np.where(around == inside, np.abs(sizes[inside] - own[:, None]), np.inf)
+        radius = np.partition(distances, count - 1, axis=1)[:, count - 1]
+        near = distances <= radius[:, None] + CLOSE
+        better = near & (accuracy[inside] > reached[:, None])
+        shares: Floats = better.sum(axis=1) / near.sum(axis=1)
+        first = np.searchsorted(sizes, own - radius - CLOSE)
+        last = np.searchsorted(sizes, own + radius + CLOSE, side="right")
+        for begin, end in set(zip(first.tolist(), last.tolist(), strict=True)):
+            if end - begin > count:
+                same = (first == begin) & (last == end)
+                worse = np.searchsorted(np.sort(accuracy[begin:end]), reached[same], side="right")
+                shares[same] = (end - begin - worse) / (end - begin)
+        return shares
 
 
 def _finished_as_cheap(trial: Contender, history: History) -> list[Contender]:
