@@ -29,7 +29,7 @@ def draw_gains(found: Comparison | None, theme: Theme) -> Figure | str:
     rows = [row for row in found.rows if row.gain is not None][:MAX_ROWS]
     if not rows:
         return "No trial has completed beside its control yet."
-    xlabel = "gain over no distillation: same student, recipe and seed (points of validation accuracy)"
+    xlabel = "gain over no distillation, paired (points of validation accuracy)"
     figure, axes = canvas("What each method gained", xlabel, "", (9.0, 1.6 + 0.3 * len(rows)))
     colours = {"helped": theme.methods[2], "hurt": theme.methods[1]}
     axes.axvline(0, color=theme.ink, linewidth=1.2, zorder=2)
