@@ -157,17 +157,22 @@ def _warnings(sweep: SweepRecord, found: Confirmation | None) -> Iterable[str]:
         {student.record.student_id: student for student in found.students if student.gain} if found else {}
     )
     front = {trial.student_id for trial in front_of_record(sweep)}
-    for name, student in paired.items():
-        if name in front and student.verdict != "helped":
-            what = "hurt" if student.verdict == "hurt" else "was not shown to help"
-            yield f"Distillation {what} at {chapters_confirmation.named_gain(student)}, paired by seed."
-    for trial, control in results.beaten_by_controls(sweep):
-        if trial.student_id in front - paired.keys():
-            yield (
-                f"Distillation did not help at {trial.student_id} ({trial.cost['params']:,} params, "
-                f"{_accuracy(trial)}): the no-KD control {control.trial_id} with "
-                f"{control.cost['params']:,} params reaches {_accuracy(control)}."
-            )
+    for verdict, what in (("hurt", "hurt"), ("not separated", "was not shown to help")):
+        told = [
+            chapters_confirmation.named_gain(student)
+            for name, student in paired.items()
+            if name in front and student.verdict == verdict
+        ]
+        if told:
+            yield f"Distillation {what}, paired by seed, at {words.listed(told)}."
+    beaten = [
+        f"{trial.student_id} ({trial.cost['params']:,} params, {_accuracy(trial)}; the no-KD control "
+        f"{control.trial_id} with {control.cost['params']:,} params reaches {_accuracy(control)})"
+        for trial, control in results.beaten_by_controls(sweep)
+        if trial.student_id in front - paired.keys()
+    ]
+    if beaten:
+        yield f"Distillation did not help at {words.listed(beaten)}."
     failed = sum(trial.status == "failed" for trial in search)
     if 5 * failed > len(search):
         yield f"{failed} of {len(search)} search trials failed: see the errors below."

@@ -283,7 +283,8 @@ class SweepRecord:
     ended: Event | None = None
     last_time: float = 0.0
     spent_s: float = 0.0  # wall seconds of all sessions' searches, the teacher's training left out
-    trained_s: float = 0.0  # of all trials' epochs
+    trained_s: float = 0.0  # wall seconds of all trials' epochs
+    trained_cpu_s: float = 0.0
     _by_role: dict[Role, list[TrialRecord]] = field(default_factory=dict, init=False)
 
     @property
@@ -324,6 +325,7 @@ class SweepRecord:
             if event["epoch"] == trial.num_epochs + 1:
                 trial.epochs.append(event)
                 self.trained_s += event["time_s"]
+                self.trained_cpu_s += event.get("cpu_s", 0.0)
         elif kind == "checkpoint":
             self.trials[event["trial_id"]].checkpoint = event
         elif kind == "trial_ended":

@@ -102,7 +102,8 @@ SEARCH = Section(
         "device_s": _fixed(
             "float",
             None,
-            "seconds of all trials' epochs, added up, after which no further search trial starts",
+            "GPU-seconds of all trials' epochs, CPU-seconds where they have no GPU, after which no further "
+            "search trial starts",
             low=1,
         ),
         "hypervolume": _fixed(

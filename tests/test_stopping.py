@@ -18,7 +18,6 @@ from kdsearch.search.stopping import (
     _Field,
     floor_at,
     hopeless,
-    hopeless_before_start,
     judge,
     optimistic,
     ranked,
@@ -260,14 +259,6 @@ def test_an_optimistic_end_is_the_larger_of_the_largest_gain_and_the_largest_sha
 
     assert optimistic(contender(9, (4.0,), (0.0,)), 1, history) == pytest.approx(0.8)
     assert optimistic(contender(9, (4.0,), (0.9,)), 1, history) == pytest.approx(1.2)
-
-
-def test_before_it_starts_only_a_cheaper_student_without_errors_rules_a_student_out():
-    perfect, good = full(3, 3.0, 0.9, 1.0), full(4, 3.0, 0.9, 0.999)
-
-    assert hopeless_before_start((3.5,), History([good, perfect])) == "t0003"
-    assert hopeless_before_start((3.5,), History([good])) == ""
-    assert hopeless_before_start((2.5,), History([perfect])) == ""
 
 
 def test_every_cost_counts():

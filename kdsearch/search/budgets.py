@@ -52,8 +52,9 @@ def reached(spec: SweepSpec, sweep: SweepRecord, num_trials: int, spent_s: float
 
 
 def device_s(sweep: SweepRecord, spec: SweepSpec) -> float:
-    """Seconds of every trial's epochs, controls included, times the devices where a trial has several."""
-    return sweep.trained_s * max(1.0, spec.resources.gpus_per_trial)
+    """GPU-seconds of every trial's epochs, controls included; CPU-seconds where trials have no GPU."""
+    gpus = spec.resources.gpus_per_trial
+    return sweep.trained_s * gpus if gpus else sweep.trained_cpu_s
 
 
 def trials_without_gain(sweep: SweepRecord, patience: int) -> int:

@@ -168,18 +168,6 @@ def hopeless(trial: Contender, history: History, settings: Settings) -> Decision
     return None
 
 
-def hopeless_before_start(costs: Sequence[float], history: History) -> str:
-    """The finished student that no student of these costs can beat, '' where there is none.
-
-    Before training nothing bounds an accuracy but 1, so this is a student of accuracy 1 that is no dearer.
-    """
-    proposed = Contender("", tuple(costs), ())
-    return min(
-        (other.trial_id for other in _finished_as_cheap(proposed, history) if other.curve[-1] >= 1),
-        default="",
-    )
-
-
 def last_rung(trial: Contender, settings: Settings) -> int | None:
     """The last rung that the trial completed; None before the first."""
     return max((rung for rung in settings.rungs if rung <= len(trial.curve)), default=None)
