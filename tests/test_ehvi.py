@@ -155,6 +155,22 @@ def test_beside_a_running_trial_something_else_is_proposed() -> None:
     assert apart > 0.1
 
 
+def test_rates_that_diverge_are_not_proposed_again() -> None:
+    """Above a rate of 0.05 every training diverges; nothing else is known to differ."""
+    asked = ehvi_sampler()
+    trials: list[TrialRecord] = []
+    for number in range(30):
+        made = asked.ask(number, trials)
+        width, lr = float(made.params["student.mlp.width"]), float(made.params["train.lr"])
+        ended = record(number, [0.3, 0.4, 0.5, 0.5 + 0.1 * math.log10(width / 0.01)], width)
+        if lr > 0.05:
+            ended = dataclasses.replace(ended, epochs=[], status="failed", reason="diverged")
+        trials.append(dataclasses.replace(ended, params=made.params, distributions=made.distributions))
+
+    assert sum(trial.status == "failed" for trial in trials[:10]) >= 3
+    assert sum(trial.status == "failed" for trial in trials[15:]) <= 2
+
+
 def test_in_a_space_of_which_everything_was_tried_a_proposal_still_comes() -> None:
     spec = specs.from_dict(
         {

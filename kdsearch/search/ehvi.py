@@ -79,8 +79,7 @@ class EhviSampler:
         known = self._known(records)
         if len(known) < NUM_RANDOM or not any(record.status == "completed" for record in known):
             return self._first.ask(number, records)
-        rng = np.random.default_rng(space.trial_seed(self._spec, number))
-        candidates = list(self._candidates(rng, records, space.trial_seed(self._spec, number)))
+        candidates = list(self._candidates(records, space.trial_seed(self._spec, number)))
         if not candidates:
             return self._first.ask(number, records)
         running = [record for record in records if record.status == "running"]
@@ -108,34 +107,45 @@ class EhviSampler:
         believed = np.append(values, expected), np.append(noise, np.full(m - n, NOISE))
         process = gaussian_process.condition(kernel, x[:m], *believed)
         means, _ = process.predict(x[:m])
-        on_front = [i for i, record in enumerate((*known, *running)) if record.status != "stopped"]
-        sizes = [self._first.place(record.cost) for record in (*known, *running)]
-        points = [(sizes[i], float(_accuracy(means[i]))) for i in on_front]
+        points = [
+            (self._first.place(record.cost), float(accuracy))
+            for record, accuracy in zip((*known, *running), _accuracy(means), strict=True)
+            if record.status in ("completed", "running")
+        ]
         front = improvement.staircase(points, self._floor(), start=0.0, end=1.0 + BEYOND)
         mean, sd = process.predict(x[m:])
         accuracies = _accuracy(mean[:, None] + sd[:, None] * QUANTILES)
         return improvement.expected(front, np.array([one.size for one in candidates]), accuracies)
 
     def _known(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """The trials that ended with an accuracy."""
-        ended = [r for r in records if r.status in ("completed", "stopped") and r.val_accuracy is not None]
+        """The trials that ended with an accuracy, or diverged: what is not told of would be tried again."""
+        ended = [
+            r
+            for r in records
+            if (r.status in ("completed", "stopped") and r.val_accuracy is not None) or _diverged(r)
+        ]
         ended.sort(key=lambda record: (record.status != "completed", -record.number))
         return sorted(ended[:MAX_KNOWN], key=lambda record: record.number)
 
     def _observed(self, known: Sequence[TrialRecord]) -> tuple[Floats, Floats]:
-        """Values [N] and noise variances [N] of the trials."""
+        """Values [N] and noise variances [N] of the trials; one that diverged has no accuracy at all."""
         finished = [record for record in known if record.status == "completed"]
-        is_finished = np.array([record.status == "completed" for record in known])
-        ends = np.array([record.val_accuracy for record in known], dtype=np.float64)
-        stopped = [record for record in known if record.status != "completed"]
-        carried_on = np.array(final_accuracies(stopped, finished), dtype=np.float64)
-        ends[~is_finished] = np.where(np.isnan(carried_on), ends[~is_finished], carried_on)
-        return _log_error(ends), np.where(is_finished, NOISE, STOPPED * NOISE)
+        stopped = [record for record in known if record.status == "stopped"]
+        likely = dict(zip((r.trial_id for r in stopped), final_accuracies(stopped, finished), strict=True))
 
-    def _candidates(
-        self, rng: np.random.Generator, records: Sequence[TrialRecord], seed: int
-    ) -> Iterator[_Candidate]:
+        def end(record: TrialRecord) -> float | None:
+            if _diverged(record):
+                return 0.0
+            carried_on = likely.get(record.trial_id)
+            return record.val_accuracy if carried_on is None else carried_on
+
+        ends = [end(record) for record in known]
+        noise = [STOPPED * NOISE if record.status == "stopped" else NOISE for record in known]
+        return _log_error(np.array(ends, dtype=np.float64)), np.array(noise)
+
+    def _candidates(self, records: Sequence[TrialRecord], seed: int) -> Iterator[_Candidate]:
         """Configurations that were not tried: even ones out of the whole space, odd ones near known ones."""
+        rng = np.random.default_rng(seed)
         seen = {self._key_of(record) for record in records}
         finished = [record for record in records if record.status == "completed"]
         front = _front(finished, self._first.place)
@@ -168,6 +178,11 @@ class EhviSampler:
             found = {**found, SIZE: self._first.place(record.cost)}
             self._features[record.trial_id] = found
         return found
+
+
+def _diverged(record: TrialRecord) -> bool:
+    """Whether its recipe is what failed, and not the machine."""
+    return record.status == "failed" and record.reason == "diverged"
 
 
 def _features(draw: Draw, size: float) -> Features:
