@@ -40,7 +40,7 @@ NOISE, STOPPED = 0.08**2, 4.0
 SMALLEST_ERROR = 0.005
 SIZE: Column = ("size", None)  # a column of its own beside Optuna's parameters
 # The process does not know how wrong its kernel may be. On the digits of benchmarks/ the work to 95 % of the
-# hypervolume was 0.065 at 1, 0.045 at 1.5 and about 0.05 at 2 (20 seeds, 8 slots).
+# hypervolume was 0.066 at 1, 0.043 at 1.5 (20 seeds) and 0.051 at 2 (14 seeds), on 8 slots.
 OPTIMISM = 1.5  # times the standard deviation
 QUANTILES = OPTIMISM * ndtri((np.arange(16) + 0.5) / 16)
 OVERHEAD = 0.3  # of the mean work: what a training takes however small its student is
