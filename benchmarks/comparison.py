@@ -8,31 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import pairs
+from benchmarks.pairs import Ratio
 from benchmarks.table import Table
 from kdsearch import figure_style
 
 MARKS = (0.9, 0.95, 0.99)
 EQUAL_WORK = (0.02, 0.05, 0.1)  # shares of training every cell once
-RESAMPLES = 10_000
 WHOLE = 1.0  # what a run counts as that never got there
 
 Line = Mapping[str, Any]
 Lines = Sequence[Line]
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """The median over seeds of a side's work divided by kdsearch's, with a bootstrap interval of 95 %."""
-
-    median: float
-    low: float
-    high: float
 
 
 def by_side(lines: Lines) -> dict[str, list[Line]]:
@@ -57,11 +48,8 @@ def missed(lines: Lines, mark: float) -> int:
 
 
 def ratio(other: NDArray[np.float64], own: NDArray[np.float64]) -> Ratio:
-    """Paired by seed; one run without a seed, the oracle's, is compared with every one."""
-    ratios = np.broadcast_to(other, own.shape) / own
-    draws = np.random.default_rng(0).integers(len(own), size=(RESAMPLES, len(own)))
-    low, high = np.quantile(np.median(ratios[draws], axis=1), [0.025, 0.975])
-    return Ratio(float(np.median(ratios)), float(low), float(high))
+    """A side's work over kdsearch's, by seed; the oracle's one run is compared with every one."""
+    return pairs.ratio((np.broadcast_to(other, own.shape) / own).tolist())
 
 
 def log_distance(random: float, own: float, oracle: float) -> float:

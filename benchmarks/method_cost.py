@@ -1,6 +1,6 @@
 """What a training step of every method costs, next to kd: CPU time, memory at its peak, memory in between.
 
-`python benchmarks/method_cost.py [spec.yaml] [--set a.b=v] [--rounds 7]` takes the methods that a spec lists
+`python -m benchmarks.method_cost [spec.yaml] [--set a.b=v] [--rounds 7]` takes the methods that a spec lists
 one at a time (default: search_spaces/methods.yaml, on digits) with its student, its teacher's shape and its
 recipe; those of METHODS that need transformers on both sides are measured on a pair of small ViTs, next to
 kd on the same pair. Everything runs in this process and in one thread. The teacher has random weights: what
@@ -22,11 +22,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import importlib.metadata
 import json
-import os
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +33,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks import pairs
 from kdsearch import data, listing, results
 from kdsearch import spec as specs
 from kdsearch.data import ImageData, Split
@@ -227,13 +225,8 @@ def table(pair: Pair, methods: Sequence[str], num_rounds: int) -> Iterator[tuple
 
 
 def machine() -> dict[str, Any]:
-    return {
-        "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
-        "cores": os.cpu_count(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "load": round(os.getloadavg()[0], 2),
-        "torch": importlib.metadata.version("torch"),
-    }
+    found = pairs.machine()
+    return {**found, "torch": found["versions"]["torch"]}  # where the guide looks for it
 
 
 def main() -> None:

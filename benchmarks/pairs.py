@@ -97,22 +97,26 @@ def measure(
 
 
 def recorded(name: str, about: Mapping[str, Any]) -> list[Line]:
-    """The lines so far that were measured under the same conditions; a torn last line is left out."""
-    path = RESULTS / f"{name}.jsonl"
-    text = path.read_text() if path.exists() else ""
-    lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    """The lines so far that were measured under the same conditions; a torn last line is taken off."""
+    lines = whole_lines(RESULTS / f"{name}.jsonl")
     wanted = json.loads(json.dumps(about))
     return [line for line in lines if all(line.get(key) == value for key, value in wanted.items())]
+
+
+def whole_lines(path: Path) -> list[Line]:
+    """A file of JSON lines, [] where there is none; a last line cut short by a crash is taken off it."""
+    text = path.read_text() if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole)
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def append(name: str, line: Mapping[str, Any]) -> None:
     """Add a line to a benchmark's results; one that a crash cut short is taken off first."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.jsonl"
-    if path.exists():
-        content = path.read_bytes()
-        if not content.endswith(b"\n"):
-            path.write_bytes(content[: content.rfind(b"\n") + 1])
+    whole_lines(path)
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
 

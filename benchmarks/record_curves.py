@@ -29,7 +29,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.table import FOLDER, num_stages, run_key, spec_of, student_of, whole_lines
+from benchmarks.pairs import whole_lines
+from benchmarks.table import FOLDER, num_stages, run_key, spec_of, student_of
 from kdsearch import data, listing, session, space, teacher
 from kdsearch.data import ImageData
 from kdsearch.models.build import Outputs, cost

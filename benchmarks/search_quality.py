@@ -25,7 +25,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks import comparison, sides, table
+from benchmarks import comparison, pairs, sides, table
 from benchmarks.simulation import Side, simulate
 from benchmarks.table import Table
 from kdsearch import session
@@ -127,7 +127,7 @@ def run(wanted: Wanted) -> dict[str, Any]:
 
 def recorded(path: Path = FILE) -> dict[tuple[str, str], dict[str, Any]]:
     """The results so far by place and code."""
-    return {(_place(line).key(), line["code"]): line for line in table.whole_lines(path)}
+    return {(_place(line).key(), line["code"]): line for line in pairs.whole_lines(path)}
 
 
 def _place(line: dict[str, Any]) -> Wanted:

@@ -19,9 +19,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pairs import whole_lines
 from kdsearch import listing, pareto, space
 from kdsearch import spec as specs
 from kdsearch.records import Choice, TrialConfig
+from kdsearch.search import features
 from kdsearch.spec import SweepSpec
 
 FOLDER = Path(__file__).parent / "tables"
@@ -38,16 +40,8 @@ def num_stages(spec: SweepSpec) -> int:
 
 
 def key_of(config: TrialConfig) -> str:
-    """What a configuration is recorded under: everything but its seed and views.
-
-    Optuna's own grid ends in 0.7000000000000001 where the spec's ends in 0.7.
-    """
-    return _rounded(config.flat())
-
-
-def _rounded(values: Mapping[str, Any]) -> str:
-    shown = {name: round(value, 9) if isinstance(value, float) else value for name, value in values.items()}
-    return json.dumps(shown, sort_keys=True)
+    """What a configuration is recorded under: everything but its seed and views."""
+    return features.key(config.flat())
 
 
 @dataclass(frozen=True)
@@ -169,15 +163,6 @@ def load(name: str) -> Table:
     return table(spec_of(name), runs)
 
 
-def whole_lines(path: Path) -> list[dict[str, Any]]:
-    """A file of JSON lines, [] where there is none; a last line cut short by a crash is taken off it."""
-    text = path.read_text() if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole)
-    return [json.loads(line) for line in whole.splitlines()]
-
-
 def table(spec: SweepSpec, runs: Sequence[Mapping[str, Any]]) -> Table:
     """The table that these recorded runs make. Raises ValueError where a run of the space is missing."""
     cells: dict[str, Cell] = {}
@@ -207,7 +192,7 @@ def run_key(run: Mapping[str, Any]) -> str:
 
 
 def _student_key(student: Choice) -> str:
-    return _rounded({"family": student.name, **student.options})
+    return features.key({"family": student.name, **student.options})
 
 
 def student_of(config: TrialConfig) -> dict[str, Any]:

@@ -389,13 +389,12 @@ def is_teacher(event: Event) -> bool:
 
 def replay(events: Iterable[Event]) -> SweepRecord:
     """A sweep's state from its journal. Raises ValueError where that does not begin with `sweep_started`."""
-    rest = iter(events)
-    first = next(rest, None)
-    if first is None:
+    known = list(events)
+    if not known:
         raise ValueError("the journal is empty")
-    if first["kind"] != "sweep_started":
-        raise ValueError(f"the journal begins with {first['kind']!r}, not with 'sweep_started'")
-    sweep = SweepRecord(header=first, sessions=[])
-    for event in itertools.chain([first], rest):
+    if known[0]["kind"] != "sweep_started":
+        raise ValueError(f"the journal begins with {known[0]['kind']!r}, not with 'sweep_started'")
+    sweep = SweepRecord(header=known[0], sessions=[])
+    for event in known:
         sweep.apply(event)
     return sweep

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from benchmarks import record_curves
+from benchmarks.pairs import whole_lines
 from benchmarks.record_curves import Memo, first_cells, further_cells, stages_read, train
-from benchmarks.table import num_stages, run_key, whole_lines
+from benchmarks.table import num_stages, run_key
 from kdsearch import data, listing
 from kdsearch import spec as specs
 from kdsearch.models.build import build

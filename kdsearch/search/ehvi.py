@@ -7,7 +7,6 @@ proposal is a function of (spec, trials, number) and of nothing else.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from optuna.distributions import json_to_distribution
 from scipy.special import ndtri  # type: ignore[import-untyped]  # its stubs are a package of their own
 
 from kdsearch import online, space
-from kdsearch.records import Scalar, TrialConfig, TrialRecord
+from kdsearch.records import TrialConfig, TrialRecord
 from kdsearch.search import features, gaussian_process, improvement
 from kdsearch.search.bands import CostOf
 from kdsearch.search.drawing import Draw
@@ -155,7 +154,7 @@ class EhviSampler:
             parent = parents[int(rng.integers(len(parents)))].params if position % 2 else None
             draw = Draw(rng, parent, CHANGE)
             config = space.suggest(draw, self._spec, self._num_teacher_stages, seed)
-            key = _key(draw.params)
+            key = features.key(draw.params)
             if key in seen:
                 continue
             seen.add(key)
@@ -167,7 +166,7 @@ class EhviSampler:
 
     def _key_of(self, record: TrialRecord) -> str:
         if record.trial_id not in self._keys:
-            self._keys[record.trial_id] = _key(record.params)
+            self._keys[record.trial_id] = features.key(record.params)
         return self._keys[record.trial_id]
 
     def _features_of(self, record: TrialRecord) -> Features:
@@ -198,12 +197,6 @@ def _front(
         if not front or (record.val_accuracy or 0.0) > (front[-1].val_accuracy or 0.0):
             front.append(record)
     return front
-
-
-def _key(params: Mapping[str, Scalar]) -> str:
-    """What makes two proposals the same: Optuna's own grid ends in 0.7000000000000001, the spec's in 0.7."""
-    shown = {name: round(value, 9) if isinstance(value, float) else value for name, value in params.items()}
-    return json.dumps(shown, sort_keys=True)
 
 
 def _log_error(accuracy: Floats) -> Floats:

@@ -6,8 +6,10 @@ that each column belongs to.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,12 @@ ABSENT = 0.5  # of a number that does not apply: as far from one end as from the
 Column = tuple[str, CategoricalChoiceType]  # the parameter, and of a categorical one the choice
 
 Features = Mapping[Column, float]
+
+
+def key(values: Mapping[str, Any]) -> str:
+    """What makes two of them the same: Optuna's own grid ends in 0.7000000000000001, the spec's in 0.7."""
+    shown = {name: round(value, 9) if isinstance(value, float) else value for name, value in values.items()}
+    return json.dumps(shown, sort_keys=True)
 
 
 def features(params: Mapping[str, Scalar], distributions: Mapping[str, BaseDistribution]) -> Features:
