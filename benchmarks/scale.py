@@ -5,7 +5,7 @@ as a sweep does, conductor, journal, sampler and all, on a local Ray cluster of 
 sleep instead of training. The clock starts when the last slot's actor lives. The ideal starts each further
 trial in the moment when a slot is free; printed is its time over what it took.
 
-`python -m benchmarks.scale driver [--trials 10000] [--scheduler pareto] [--sampler tpe]` plays the workers
+`python -m benchmarks.scale driver [--trials 10000] [--scheduler pareto] [--sampler ehvi]` plays the workers
 itself: no Ray, the journal on disk. It prints the milliseconds that a trial costs the driver in asking for
 its configuration and in telling what became of it, thousand by thousand.
 """
@@ -70,10 +70,10 @@ def cost_of(student: Choice) -> dict[str, float]:
     return {"params": params, "macs": 150 * params, "size_mb": params / 250_000}
 
 
-def begun(folder: Path, trials: int, scheduler: str, sampler: str = "tpe") -> tuple[SweepSpec, Conductor]:
+def begun(folder: Path, trials: int, scheduler: str, sampler: str = "ehvi") -> tuple[SweepSpec, Conductor]:
     """A sweep's spec and conductor, with a journal in the folder."""
     values = LISTED if sampler == "grid" else CONTINUOUS
-    search = "sampler: grid" if sampler == "grid" else f"trials: {trials}"
+    search = f"sampler: {sampler}" + ("" if sampler == "grid" else f", trials: {trials}")
     path = folder / "scale.yaml"
     path.write_text(SPEC % {**values, "search": search, "scheduler": scheduler})
     spec = specs.load(path)
@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=4)
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--scheduler", default="pareto", choices=["asha", "none", "pareto"])
-    parser.add_argument("--sampler", default="tpe", choices=["grid", "tpe"])
+    parser.add_argument("--sampler", default="ehvi", choices=["ehvi", "grid", "tpe"])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         run = on_cluster if options.what == "cluster" else without_ray

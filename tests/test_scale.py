@@ -44,7 +44,7 @@ def test_a_run_that_ended_before_all_slots_were_there_is_refused() -> None:
         scale.share_of_ideal(slept(("a", 0, 0, 10), ended=10), slots=2)
 
 
-@pytest.mark.parametrize(("scheduler", "sampler"), [("none", "grid"), ("pareto", "tpe")])
+@pytest.mark.parametrize(("scheduler", "sampler"), [("none", "grid"), ("none", "tpe"), ("pareto", "ehvi")])
 def test_every_trial_that_is_played_has_its_cost(tmp_path: Path, scheduler: str, sampler: str) -> None:
     _, conductor = scale.begun(tmp_path, 80, scheduler, sampler)
     costs = list(scale.played(conductor, 80))
