@@ -31,7 +31,8 @@ from benchmarks.pairs import Line
 from kdsearch import spec as specs
 from kdsearch.journal import Journal
 from kdsearch.records import Choice, SweepRecord
-from kdsearch.search.conductor import Conductor, Report, Task
+from kdsearch.search.conductor import Conductor
+from kdsearch.search.messages import Report, Task
 from kdsearch.session import begin
 from kdsearch.spec import SweepSpec
 

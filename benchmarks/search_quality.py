@@ -156,10 +156,10 @@ def run_all(wanted: Sequence[Wanted], processes: int, path: Path = FILE) -> list
 def plan(
     name: str, slots: int, seeds: Iterable[int], changes: Sequence[str] = (), names: Sequence[str] = ()
 ) -> list[Wanted]:
-    """Every side with every seed; the oracle knows the table and needs no seed but one."""
+    """Every side, or kdsearch and those named, with every seed; the oracle needs no seed but one."""
     return [
         Wanted(name, side, slots, seed, tuple(changes) if side == OWN else ())
-        for side in names or SIDES
+        for side in (dict.fromkeys((OWN, *names)) if names else SIDES)
         for seed in (list(seeds)[:1] if side == "oracle" else seeds)
     ]
 
@@ -173,7 +173,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], metavar="A.B=V", help="a variation of kdsearch")
-    parser.add_argument("--side", action="append", default=[], choices=list(SIDES), help="only these")
+    parser.add_argument(
+        "--side", action="append", default=[], choices=list(SIDES), help="only these and kdsearch"
+    )
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes: numpy reads it when it is imported
     wanted = plan(options.table, options.slots, range(options.seeds), options.set, options.side)

@@ -24,7 +24,8 @@ from benchmarks.table import Cell, Table, key_of, num_stages
 from kdsearch import journal, pareto, session, space
 from kdsearch.records import Event, TrialConfig
 from kdsearch.search import asha
-from kdsearch.search.conductor import Conductor, Report
+from kdsearch.search.conductor import Conductor
+from kdsearch.search.messages import Report
 from kdsearch.spec import SweepSpec
 
 SCHEDULER = "pareto"  # kdsearch's own rule

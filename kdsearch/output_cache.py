@@ -87,7 +87,8 @@ class Recorded:
         self._summaries = list(header["summaries"])
         self._widths = [header["num_logits"], header["num_features"], *header["summaries"].values()]
         shape = (header["num_samples"], sum(self._widths))
-        self._rows = np.memmap(path, np.float16, "r", HEADER_BYTES, shape)
+        # As a plain array on the same memory: a memmap runs Python code whenever it is indexed.
+        self._rows = np.asarray(np.memmap(path, np.float16, "r", HEADER_BYTES, shape))
 
     def take(self, indices: Tensor, device: torch.device | str = "cpu") -> Targets:
         """The outputs for samples [B]."""

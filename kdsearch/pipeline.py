@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -22,7 +22,6 @@ from kdsearch import (
     data,
     guards,
     listing,
-    report,
     session,
     space,
     spec_teacher,
@@ -50,6 +49,9 @@ from kdsearch.search.sealed import SealedTest
 from kdsearch.spec import SweepSpec
 from kdsearch.teacher import Teacher
 from kdsearch.teachers import Faculty
+
+if TYPE_CHECKING:
+    from kdsearch.report import Report
 
 # What a user can do something about: said without a traceback.
 EXPECTED = (cluster.ClusterError, teachers.TeacherError, specs.SpecError, OSError, cli.NotFinishedError)
@@ -103,13 +105,15 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
         raise
     journal.append("sweep_ended", status="finished", reason="", phases=phases.seconds)
     progress.say("writing the report")
+    from kdsearch import report  # matplotlib takes a second: not before the first trial
+
     tracker.catch_up()
     conclude(report.write(output), progress)
     driver.remove_work(output)
     tracker.finish(output, FINISH_DEADLINE_S)
 
 
-def conclude(done: report.Report, progress: Progress) -> None:
+def conclude(done: Report, progress: Progress) -> None:
     """The front, and what to do with it."""
     progress.show(front_table(done.sweep))
     where = shown(done.folder)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -179,17 +179,14 @@ class Training:
             if self.epoch == 0:
                 self._prepare()
             batches = self._batches(epoch)
-            num_seen = self.epoch * len(self._views)  # labelled images, of full epochs and of this one
-            for index, indices in enumerate(batches):
+            for index, batch in enumerate(self._seen(batches, epoch)):
                 # A curriculum's epoch has fewer steps, and the learning rate its course over all epochs.
                 step = self.epoch * self._num_batches + index * self._num_batches / len(batches)
                 lr = learning_rate(train, step, self._num_batches)
                 for group in self._optimizer.param_groups:
                     group["lr"] = lr
-                batch = self._batch(indices, epoch, num_seen)
-                num_seen += len(indices)
                 loss, terms = self._loss(batch, epoch)
-                losses.append(loss, terms, len(indices))  # before the step: a bad loss moves no weight
+                losses.append(loss, terms, len(batches[index]))  # before the step: a bad loss moves no weight
                 self._optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 self._optimizer.step()
@@ -244,13 +241,17 @@ class Training:
             indices = indices[self._ranks[indices] < share]
         return self._split(indices)
 
-    def _batch(self, indices: Tensor, epoch: int, num_seen: int) -> Batch:
-        """The samples' views, and behind them those of images without labels where a term can use them."""
-        batch = self._views.batch(indices, epoch, self.config.stream)
+    def _seen(self, batches: Sequence[Tensor], epoch: int) -> Iterator[Batch]:
+        """The batches' views, and behind them those of images without labels where a term can use them."""
+        views = self._views.batches(batches, epoch, self.config.stream)
         if self._pool is None:
-            return batch
-        positions = self._pool.beside(num_seen, len(indices))
-        return self._pool.join(batch, positions, epoch, self.config.stream, len(self._views))
+            yield from views
+            return
+        num_seen = self.epoch * len(self._views)  # labelled images, of full epochs and of this one
+        for batch in views:
+            positions = self._pool.beside(num_seen, len(batch.labels))
+            num_seen += len(batch.labels)
+            yield self._pool.join(batch, positions, epoch, self.config.stream, len(self._views))
 
     def _further_view(self, batch: Batch, epoch: int, number: int) -> Batch:
         """The batch's images once more, those without labels too; number 0 is the batch itself."""
@@ -303,7 +304,7 @@ class Training:
         for _, term in self._terms.values():
             prepare = getattr(term, "prepare", None)
             if prepare is not None:
-                prepare([self._views.batch(indices, 1, self.config.stream) for indices in self._batches(1)])
+                prepare(list(self._views.batches(self._batches(1), 1, self.config.stream)))
 
     def _strong_view(self, indices: Tensor, epoch: int) -> Batch:
         return self._views.strong(indices, epoch, self.config.stream + STRONG_STREAM)

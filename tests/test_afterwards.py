@@ -21,7 +21,8 @@ from kdsearch.journal import Journal
 from kdsearch.models.build import build
 from kdsearch.records import Choice, SweepRecord, TrainConfig, TrialConfig, TrialRecord, replay
 from kdsearch.search.afterwards import Afterwards, first_seeds, most_trainings
-from kdsearch.search.conductor import Conductor, Report, Task
+from kdsearch.search.conductor import Conductor
+from kdsearch.search.messages import Report, Task
 from kdsearch.search.sealed import SealedError, SealedTest
 from kdsearch.search.tuning import points
 from kdsearch.session import begin

@@ -14,7 +14,8 @@ from kdsearch.cli import UsageError
 from kdsearch.journal import Journal
 from kdsearch.records import Choice, SweepRecord, replay
 from kdsearch.search.bands import band_of
-from kdsearch.search.conductor import Conductor, Report, Task
+from kdsearch.search.conductor import Conductor
+from kdsearch.search.messages import Report, Task
 from kdsearch.search.slots import slots_on
 from kdsearch.session import begin
 

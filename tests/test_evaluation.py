@@ -17,7 +17,7 @@ from kdsearch.mlflow_runs import trial_run
 from kdsearch.mutual import training_for
 from kdsearch.records import Choice, Event, SweepRecord, TrainConfig, TrialConfig, replay
 from kdsearch.search import fidelity
-from kdsearch.search.conductor import Task
+from kdsearch.search.messages import Task
 
 RUNGS = (3, 9, 27)  # of the simulated sweep
 PEERS = TrialConfig(Choice("mlp", {"width": 0.25}), TrainConfig(4, 24, lr=0.1), online=Choice("dml"))

@@ -187,7 +187,7 @@ def test_views_of_images_without_labels_are_those_of_no_labelled_one(images):
 
 def test_labels_weigh_the_labelled_part_and_the_teacher_all_of_it(images):
     training = Training(KD, images, teacher=teacher_of(images))
-    batch = training._batch(torch.arange(20), 1, num_seen=0)
+    batch = next(training._seen([torch.arange(20)], 1))
     seen = {"student": training.student.eval()(batch.images), "teacher": training._teacher(batch.images)}
     _, terms = training._loss(batch, 1)
     soft = [torch.log_softmax(seen[name] / 4, dim=1) for name in ("student", "teacher")]
@@ -201,7 +201,7 @@ def test_labels_weigh_the_labelled_part_and_the_teacher_all_of_it(images):
 def test_a_teacher_of_several_views_sees_those_of_images_without_labels_too(few):
     config = dataclasses.replace(KD, teacher_views=2)
     training = Training(config, few, (("crop", {"padding": 1}),), teacher_of(few))
-    batch = training._batch(torch.arange(20), 1, num_seen=0)
+    batch = next(training._seen([torch.arange(20)], 1))
     again, further = (training._further_view(batch, 1, number) for number in (0, 1))
     assert torch.equal(again.images, batch.images)
     changed = (further.images != batch.images).flatten(1).any(dim=1)

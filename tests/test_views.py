@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdsearch.data import AUGMENTATIONS, Split
+from kdsearch.data import AUGMENTATIONS, Split, views
 from kdsearch.data.counter import Purpose, below, counter_hash, fold_in
 from kdsearch.data.views import Views, crop, cutout_, flip, order
 
@@ -248,6 +248,28 @@ def test_a_view_is_the_same_in_every_batch(augment):
     assert torch.equal(batch.images, whole.images[picked])
     assert torch.equal(alone.images[0], whole.images[120])
     assert torch.equal(batch.labels, whole.labels[picked])
+
+
+@pytest.mark.parametrize("num_bytes", [1, 3 * 64 * 3 * 8 * 8 * 4, 1 << 30])
+@pytest.mark.parametrize("augment", [(("crop", {}),), EVERYTHING], ids=str)
+def test_views_made_in_blocks_are_those_of_each_batch(augment, num_bytes, monkeypatch):
+    monkeypatch.setattr(views, "BLOCK_BYTES", num_bytes)
+    shown = make_views(*augment)
+    batches = torch.split(order(400, 0, 1), 64)
+    found = list(shown.batches(batches, 1, 0))
+    assert [len(batch.labels) for batch in found] == [64] * 6 + [16]
+    for batch, indices in zip(found, batches, strict=True):
+        alone = shown.batch(indices, 1, 0)
+        assert all(
+            torch.equal(values, wanted)
+            for values, wanted in zip(vars(batch).values(), vars(alone).values(), strict=True)
+            if wanted is not None
+        )
+
+
+def test_a_block_holds_as_many_whole_batches_as_fit():
+    blocks = views._blocks(torch.split(torch.arange(20), 4), num_samples=11)
+    assert [[len(batch) for batch in block] for block in blocks] == [[4, 4], [4, 4], [4]]
 
 
 @pytest.mark.parametrize("name", sorted(AUGMENTATIONS))

@@ -16,7 +16,7 @@ from few_images import few_digits
 from kdsearch import teachers
 from kdsearch.models.build import build
 from kdsearch.records import Choice, TrainConfig, TrialConfig
-from kdsearch.search.conductor import Task
+from kdsearch.search.messages import Task
 from kdsearch.search.sealed import SealedTest
 from kdsearch.search.worker import StudentWorker
 from kdsearch.spec_teacher import Ensemble, OneOf, TeacherSpec

@@ -10,7 +10,7 @@ Shapes: B batch, C channels, H = W the images' size.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,9 @@ from kdsearch.data.counter import Purpose, below, counter_hash, fold_in
 from kdsearch.data.large import is_mapped
 from kdsearch.data.strong import rand_augment
 
+# Of float32 pixels: views of small images are made for several batches at once, because two dozen operators
+# for 64 images of 8x8 pixels take as long as a small student's forward pass.
+BLOCK_BYTES = 1 << 21
 # Quantiles in mixup's table: a mixing weight is one of this many equally likely values.
 _NUM_WEIGHTS = 4096
 
@@ -42,6 +45,20 @@ class Batch:
     mixed_labels: Tensor | None = None  # int64 [B]
     mix: Tensor | None = None  # float32 [B]
     num_labelled: int | None = None  # None: all of them
+
+    def part(self, begin: int, end: int) -> Batch:
+        """Some of its samples, all of which have labels."""
+
+        def some(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[begin:end]
+
+        return Batch(
+            self.images[begin:end],
+            self.labels[begin:end],
+            self.indices[begin:end],
+            some(self.mixed_labels),
+            some(self.mix),
+        )
 
 
 def crop(images: Tensor, rows: Tensor, columns: Tensor, padding: int) -> Tensor:
@@ -143,6 +160,16 @@ class Views:
         images.add_(self._view(partners, partner_bits).mul_(1 - mix[:, None, None, None]))
         return Batch(images, self.labels[indices], indices, self.labels[partners], mix)
 
+    def batches(self, indices: Sequence[Tensor], epoch: int, stream: int) -> Iterator[Batch]:
+        """`batch` of each of them in turn, made in blocks of at most BLOCK_BYTES where more than one fits."""
+        num_bytes = 4 * self.images[0].numel()
+        for block in _blocks(indices, BLOCK_BYTES // num_bytes):
+            views = self.batch(torch.cat(block), epoch, stream)
+            begin = 0
+            for some in block:
+                yield views.part(begin, begin + len(some))
+                begin += len(some)
+
     def strong(self, indices: Tensor, epoch: int, stream: int) -> Batch:
         """The samples' strongly augmented views: cropped and flipped where views are, then RandAugment.
 
@@ -175,6 +202,18 @@ class Views:
 
     def _normalise(self, images: Tensor) -> Tensor:
         return images.float().sub_(self._offset).mul_(self._scale)
+
+
+def _blocks(batches: Sequence[Tensor], num_samples: int) -> Iterator[list[Tensor]]:
+    """Neighbouring batches together, as long as they have no more samples than that."""
+    block: list[Tensor] = []
+    for batch in batches:
+        if block and sum(map(len, block)) + len(batch) > num_samples:
+            yield block
+            block = []
+        block.append(batch)
+    if block:
+        yield block
 
 
 def _with_defaults(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

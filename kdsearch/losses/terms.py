@@ -240,17 +240,7 @@ def _labelled(
             },
         )
 
-    def some(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x[:num_labelled]
-
-    part = Batch(
-        batch.images[:num_labelled],
-        batch.labels[:num_labelled],
-        batch.indices[:num_labelled],
-        some(batch.mixed_labels),
-        some(batch.mix),
-    )
-    return first(student), first(teacher), part
+    return first(student), first(teacher), batch.part(0, num_labelled)
 
 
 def slots_in_force(config: TrialConfig, epoch: int) -> list[str]:

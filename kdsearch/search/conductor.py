@@ -8,12 +8,10 @@ stopping rule or anyone else hears of it.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from kdsearch import online
@@ -25,6 +23,7 @@ from kdsearch.search import budgets
 from kdsearch.search.afterwards import Afterwards
 from kdsearch.search.bands import CostOf, band_of
 from kdsearch.search.judge import Judge
+from kdsearch.search.messages import Report, Task
 from kdsearch.search.queue import Wanted, queue
 from kdsearch.search.sampler import Policy
 from kdsearch.spec import Stages, SweepSpec
@@ -33,63 +32,6 @@ logger = logging.getLogger(__name__)
 
 MAX_LOST_WORKERS = 2  # a trial whose worker dies twice is a failed trial: the cause is probably its own
 MASS_FAILURE = 5  # that many search trials ended, every one of them failed: the sweep cannot succeed
-
-
-@dataclass(frozen=True)
-class Task:
-    """One attempt at one trial, as a worker receives it. Paths are relative to the sweep's folder."""
-
-    trial_id: str
-    attempt: int
-    config: TrialConfig
-    checkpoint_epochs: tuple[int, ...]  # rungs: report and checkpoint there, for the stopping rule
-    from_checkpoint: str = ""
-    from_sha256: str = ""
-    opens_test: bool = False  # may evaluate the test split in the end; the journal says so already
-    evaluated_epochs: tuple[int, ...] | None = None  # and the last; None: all
-
-    def evaluates(self, epoch: int) -> bool:
-        """Whether the students are validated after this epoch."""
-        evaluated = self.evaluated_epochs
-        return evaluated is None or epoch in evaluated or epoch == self.config.train.epochs
-
-    @property
-    def folder(self) -> str:
-        """Where this attempt checkpoints; an orphan of an earlier attempt cannot overwrite it."""
-        return f"work/{self.trial_id}/attempt-{self.attempt}"
-
-    def to_json(self) -> str:
-        return json.dumps({**dataclasses.asdict(self), "config": self.config.to_json()})
-
-    @staticmethod
-    def from_json(text: str) -> Task:
-        data = json.loads(text)
-        data["config"] = TrialConfig.from_json(data["config"])
-        data["checkpoint_epochs"] = tuple(data["checkpoint_epochs"])
-        if data["evaluated_epochs"] is not None:
-            data["evaluated_epochs"] = tuple(data["evaluated_epochs"])
-        return Task(**data)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a worker says: all epochs since its last report, and how the attempt ended if it did."""
-
-    epochs: list[dict[str, Any]] = field(default_factory=list)  # EpochResult.to_json()
-    checkpoint: dict[str, Any] | None = None  # epoch, path, sha256
-    finished: bool = False
-    student: str = ""  # folder of the saved student, the first of several
-    node: str = ""  # host name of the worker's machine
-    error: str = ""  # why the training failed
-    reason: str = ""  # "diverged", "error", or "storage": the sweep's folder cannot be written
-    test_accuracies: list[float] = field(default_factory=list)  # of every student, where the task allowed it
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
-
-    @staticmethod
-    def from_json(text: str) -> Report:
-        return Report(**json.loads(text))
 
 
 class Conductor:

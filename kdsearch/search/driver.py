@@ -31,7 +31,8 @@ from kdsearch.device import device_policy
 from kdsearch.home import default_store
 from kdsearch.layout import Layout
 from kdsearch.records import Choice
-from kdsearch.search.conductor import Conductor, Report
+from kdsearch.search.conductor import Conductor
+from kdsearch.search.messages import Report
 from kdsearch.search.sealed import SealedTest
 from kdsearch.search.worker import StudentWorker
 from kdsearch.spec import SweepSpec

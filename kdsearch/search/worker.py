@@ -26,7 +26,7 @@ from kdsearch.losses.deployed import is_taught
 from kdsearch.models.build import save_student
 from kdsearch.mutual import training_for
 from kdsearch.records import EpochResult, of_student, student_ids
-from kdsearch.search.conductor import Report, Task
+from kdsearch.search.messages import Report, Task
 from kdsearch.search.sealed import SealedTest
 from kdsearch.teachers import Classroom, Faculty
 from kdsearch.training import CheckpointError, NonFiniteLoss, Training, load_checkpoint, save_checkpoint
