@@ -83,9 +83,9 @@ resources: {cpus_per_trial: 1, max_concurrent: %(concurrent)d}
 class Setting:
     """What both sides are asked for."""
 
-    trials: int = 32
-    epochs: int = 27
-    grace: int = 3
+    trials: int = 64
+    epochs: int = 9
+    grace: int = 1
     concurrent: int = 2
     teacher_depth: int = 56
 
