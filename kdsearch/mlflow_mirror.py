@@ -24,6 +24,7 @@ CHANGED = "kdsearch.changed."  # params are written once, and a resumed sweep ma
 REPORT_FILES = (
     "confirmed.csv",
     "curves.csv",
+    "methods.csv",
     "pareto.csv",
     "report.html",
     "report.md",

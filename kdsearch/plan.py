@@ -87,10 +87,11 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     torch.set_num_threads(num_threads(spec.resources.cpus_per_trial))
     batch_size = largest_batch(spec)
     built = [try_out(family, options, images, batch_size, spec) for family, options, _ in found]
-    students = [
-        try_out(choice.name, choice.options, images, batch_size, spec)
-        for choice in extreme_students(spec, cost_function(images))
-    ]
+    try:
+        extremes = extreme_students(spec, cost_function(images))
+    except ValueError as error:
+        raise cli.UsageError(f"student: {error}") from None
+    students = [try_out(one.name, one.options, images, batch_size, spec) for one in extremes]
     for part, network, (_, _, origin) in zip(lineup.parts, built, found, strict=True):
         above = "" if part.learns_from is None else f" by {part.learns_from or 'the teacher'}"
         named = f"{part.name}: " if part.name else ""

@@ -133,9 +133,8 @@ def command(arguments: Sequence[str]) -> int:
     report = write(options.folder)
     completed = report.summary["trials"]["search"]["completed"]
     print(f"{len(report.front)} students on the front of {completed} completed search trials")
-    print(
-        f"{report.folder}: report.html, report.md, trials.csv, curves.csv, pareto.csv, summary.json, figures/"
-    )
+    names = [file.name for file in report.files if file.parent == report.folder]
+    print(f"{report.folder}: {', '.join(sorted(names))}, figures/")
     return cli.DONE
 
 

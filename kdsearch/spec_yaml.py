@@ -107,11 +107,20 @@ def dotted(path: Keys) -> str:
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str:
-    """The most similar of the names, else one that begins with it, else nothing."""
+    """The most similar of the names, else one that begins with it, abbreviates it or has a word of it."""
     by_lower = {candidate.lower(): candidate for candidate in names}
-    similar = difflib.get_close_matches(name.lower(), by_lower, 1)
-    longer = [candidate for candidate in by_lower if len(name) > 2 and candidate.startswith(name.lower())]
-    return next((by_lower[match] for match in similar + longer), "")
+    name = name.lower()
+    similar = difflib.get_close_matches(name, by_lower, 1)
+    longer = [candidate for candidate in by_lower if len(name) > 2 and candidate.startswith(name)]
+    initials = "".join(word[0] for word in _words(name))
+    shorter = [candidate for candidate in by_lower if len(initials) > 1 and candidate == initials]
+    related = [candidate for candidate in by_lower if _words(name).keys() & _words(candidate).keys()]
+    return next((by_lower[match] for match in similar + longer + shorter + related), "")
+
+
+def _words(name: str) -> dict[str, None]:
+    """Its parts, without a plural's s, in their order."""
+    return dict.fromkeys(part.rstrip("s") for part in name.split("_") if part.rstrip("s"))
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[Node, list[Problem]]:
@@ -125,8 +134,9 @@ def read_file(path: str | os.PathLike[str]) -> tuple[Node, list[Problem]]:
         with file.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        there = [other.name for other in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
-        raise refuse("there is no such file", nearest=nearest_name(file.name, there)) from None
+        there = {p.stem: p.name for p in file.parent.glob("*.y*ml")} if file.parent.is_dir() else {}
+        nearest = there.get(nearest_name(file.stem, there), "")
+        raise refuse("there is no such file", nearest=nearest) from None
     except IsADirectoryError:
         raise refuse("this is a folder: name a YAML file") from None
     except OSError as error:

@@ -438,6 +438,8 @@ def test_anchors_and_aliases_are_plain_repetition(load):
 BAD = [
     # a section of the smallest spec, what it says instead, the whole message with … for parts of tables
     ("name", "../up", "1: name: ../up: a folder's name: up to 100 letters, digits and . _ -, the first not a dot (nearest: up)"),
+    ("train", "{epochs: 2, learning_rate: 0.1}", "6: train.learning_rate: 0.1: unknown; allowed: … (nearest: lr)"),
+    ("train", "{epochs: 2, evaluate: epochs}", "6: train.evaluate: epochs: one of every_epoch, rungs (nearest: every_epoch)"),
     ("data", "cifar1O", "2: data: cifar1O: one of …, digits, … (nearest: cifar10)"),
     ("data", "{dataset: digits, validaton: 5}", "2: data.validaton: 5: unknown; allowed: dataset, root, validation, subset, resize, augment, unlabelled, seed (nearest: validation)"),
     ("data", "{dataset: digits, validation: 1.5}", "2: data.validation: 1.5: a count of at least 1, or a fraction between 0 and 1 (nearest: 2)"),

@@ -1,4 +1,4 @@
-"""The next search trial's configuration: replayed, with the usual settings, or proposed by Optuna.
+"""The next search trial's configuration: replayed, with the usual settings, or a sampler's.
 
 Goes in: the spec, the sweep's state so far and a trial's number. Comes out: a `Proposal`, the same one
 whenever the sweep has come this far.
