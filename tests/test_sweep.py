@@ -16,7 +16,7 @@ import pytest
 import torch
 from kill import Killable, Moment, moments
 
-from kdsearch import data, journal
+from kdsearch import cli, data, journal, plan
 from kdsearch import spec as specs
 from kdsearch.data.views import Views
 from kdsearch.models.build import load_student
@@ -271,6 +271,17 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     assert "1,078 training and 360 validation images of 1x8x8" in planned.stdout
     assert "distill.temperature" in planned.stdout
     assert [path.name for path in tmp_path.iterdir()] == [sweep.spec.name]
+
+
+def test_a_dry_run_refuses_students_that_do_not_suit_the_images(tmp_path: Path) -> None:
+    path = tmp_path / "patches.yaml"
+    path.write_text(
+        "name: x\ndata: digits\nteacher: {resnet: {depth: 8}}\nstudent: {vit: {patch: 3}}\n"
+        "train: {epochs: 2}\nsearch: {trials: 1}\n"
+    )
+
+    with pytest.raises(cli.UsageError, match="student: vit cuts images into patches of 3"):
+        list(plan.plan(specs.load(path), tmp_path / "out"))
 
 
 def test_a_bad_spec_exits_2_before_torch_or_ray_are_imported(tmp_path: Path) -> None:
