@@ -10,6 +10,12 @@ from pathlib import Path
 
 
 def default_store() -> Path:
-    """`$KDSEARCH_HOME`, else ~/.cache/kdsearch."""
+    """`$KDSEARCH_HOME`, else ~/.cache/kdsearch; an absolute path."""
     home = os.environ.get("KDSEARCH_HOME")
-    return Path(home) if home else Path.home() / ".cache" / "kdsearch"
+    return Path(home).expanduser().absolute() if home else Path.home() / ".cache" / "kdsearch"
+
+
+def settle() -> None:
+    """Make `$KDSEARCH_HOME` absolute for processes to come: Ray Tune moves its workers to other folders."""
+    if os.environ.get("KDSEARCH_HOME"):
+        os.environ["KDSEARCH_HOME"] = str(default_store())

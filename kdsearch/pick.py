@@ -135,11 +135,12 @@ def _of_repeats(confirmed: Student) -> dict[str, Any]:
 
 
 def copy_student(source: Path, out: Path) -> None:
-    """Copy a saved student into a new or empty folder, which appears with both files or not at all.
+    """Copy a saved student into a new folder, which appears with both files or not at all, or an empty one.
 
     Raises UsageError where `out` already holds something, NotFinishedError where the student is gone.
     """
     _check_empty(out)
+    out = out.absolute()
     missing = [name for name in STUDENT_FILES if not (source / name).is_file()]
     if missing:
         raise cli.NotFinishedError(
@@ -150,7 +151,11 @@ def copy_student(source: Path, out: Path) -> None:
         half.mkdir(parents=True)
         for name in STUDENT_FILES:
             shutil.copyfile(source / name, half / name)
-        os.replace(half, out)  # onto an empty folder this is allowed
+        if out.exists():  # somebody may be in it: it stays the folder that it is
+            for name in STUDENT_FILES:
+                os.replace(half / name, out / name)
+        else:
+            os.replace(half, out)
     finally:
         shutil.rmtree(half, ignore_errors=True)
 

@@ -10,6 +10,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from kdsearch import layer_map, spec_search, spec_teacher
@@ -94,12 +95,22 @@ def _check_unlabelled(values: Values, problems: Problems) -> None:
         problems.add(path, "give either a dataset or a folder")
     if given["dataset"] == "rest" and data["subset"] is None:
         problems.add(path, "rest is what subset leaves out: give data.subset")
-    if given["dataset"] == data["dataset"] and given["root"] in (None, data["root"]):
+    if given["dataset"] == data["dataset"]:  # whatever its root: that may be written in several ways
         problems.add(path, "these images have labels here; the ones that subset leaves out are rest", "rest")
+    if data["dataset"] == "image_folder" and given["folder"] and _overlaps(given["folder"], data["root"]):
+        allowed = "a folder without data.root's own train, validation (val) and test in it"
+        problems.add((*path, "folder"), allowed)
     names = sorted({name for slot in SLOTS for name, _ in _entries(values, f"distill.{slot}")} - {"none"})
     if not any(METHODS[name].takes_unlabelled for name in names):
         why = f"{' and '.join(names)} cannot learn without labels" if names else "here there is none"
         problems.add(path, f"needs a method in distill that learns from the teacher alone, as kd does: {why}")
+
+
+def _overlaps(folder: str, root: str) -> bool:
+    """Whether a folder of images without labels holds some of an image folder's own, or lies among them."""
+    asked, whole = (Path(path).expanduser().resolve() for path in (folder, root))
+    own = [whole / part for part in ("train", "validation", "val", "test")]
+    return any(asked.is_relative_to(part) or part.is_relative_to(asked) for part in own)
 
 
 def _check_teacher_recipe(values: Values, problems: Problems) -> None:

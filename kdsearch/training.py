@@ -304,7 +304,7 @@ class Training:
         for _, term in self._terms.values():
             prepare = getattr(term, "prepare", None)
             if prepare is not None:
-                prepare(list(self._views.batches(self._batches(1), 1, self.config.stream)))
+                prepare(_FirstEpoch(self))
 
     def _strong_view(self, indices: Tensor, epoch: int) -> Batch:
         return self._views.strong(indices, epoch, self.config.stream + STRONG_STREAM)
@@ -322,6 +322,17 @@ class Training:
     def _teacher_outputs(self, images: Tensor) -> Outputs:
         assert self._lessons is not None, "a term that reads the teacher says so in METHODS"
         return self._lessons.live(images)
+
+
+class _FirstEpoch:
+    """The first epoch's batches, made anew for whoever goes through them: memory may not hold them all."""
+
+    def __init__(self, training: Training) -> None:
+        self._training = training
+
+    def __iter__(self) -> Iterator[Batch]:
+        training = self._training
+        return training._views.batches(training._batches(1), 1, training.config.stream)
 
 
 def _identity(

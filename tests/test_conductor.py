@@ -408,3 +408,25 @@ def test_bands_are_counted_from_the_smallest() -> None:
         2,
         2,
     ]
+
+
+def test_a_proposal_is_measured_with_what_its_methods_leave_in_the_student(tmp_path: Path) -> None:
+    distill = "distill={alpha: 0.5, response: {kd: {temperature: 4}, deit: }}"
+    sweep = Sweep(tmp_path, "student={vit: {width: 0.25}}", distill)
+    with_token: list[bool] = []
+
+    def measured(student: Choice) -> dict[str, float]:
+        with_token.append(bool(student.options.get("token")))
+        return (
+            {name: 100 * value for name, value in cost_of(student).items()}
+            if with_token[-1]
+            else cost_of(student)
+        )
+
+    conductor = Conductor(sweep.spec, sweep.journal, 3, measured)
+    tasks = [task for _ in range(6) if (task := conductor.next_task()) and task.config.distill]
+    proposer = conductor._queue._proposer  # type: ignore[attr-defined]
+    for task in tasks:
+        own = proposer._sampler.costs_of(task.config)[0]
+        assert own == conductor.sweep.trials[task.trial_id].cost
+    assert any(with_token)

@@ -24,7 +24,7 @@ SEARCHED = specs.from_dict(SPEC)
 
 
 def ehvi_sampler(spec: SweepSpec = SEARCHED, floor: float = 0.2) -> EhviSampler:
-    return EhviSampler(spec, 3, cost_of, lambda: floor, sampler())
+    return EhviSampler(spec, 3, lambda: floor, sampler())
 
 
 def drawn(count: int, **more: object) -> list[Draw]:
@@ -187,6 +187,6 @@ def test_in_a_space_of_which_everything_was_tried_a_proposal_still_comes() -> No
         ended = record(number, [0.3, 0.4, 0.5, 0.6], float(made.params["student.mlp.width"]))
         trials.append(dataclasses.replace(ended, params=made.params, distributions=made.distributions))
 
-    made = EhviSampler(spec, 3, cost_of, lambda: 0.2, first).ask(20, trials)
+    made = EhviSampler(spec, 3, lambda: 0.2, first).ask(20, trials)
 
     assert made.params["student.mlp.width"] in (0.1, 1.0)

@@ -123,6 +123,23 @@ def test_files_go_with_the_process_and_those_of_a_killed_one_with_the_next(tmp_p
     assert images.shape == (4, 1, 2, 2)
 
 
+def test_files_of_a_machine_whose_name_begins_alike_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDSEARCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(large, "resident_bytes", lambda: 0)
+    first = large.allocate((4, 1, 2, 2))
+    folder = Path(first.filename).parent
+    no_process = 2**22 + 1  # beyond Linux's largest process id
+    (folder / f"{platform.node()}-{no_process}-{'0' * 32}{large.SUFFIX}").touch()
+    theirs = folder / f"{platform.node()}-{no_process}-17-{'0' * 32}{large.SUFFIX}"
+    theirs.touch()
+    second = large.allocate((4, 1, 2, 2))
+    assert {file.name for file in folder.iterdir()} == {
+        theirs.name,
+        Path(first.filename).name,
+        Path(second.filename).name,
+    }
+
+
 def test_too_little_room_on_the_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setenv("KDSEARCH_HOME", str(tmp_path / "home"))
     with pytest.raises(DataError, match="GB of images are too many for memory, and for"):

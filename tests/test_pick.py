@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import journals
 import pytest
@@ -156,6 +157,15 @@ def test_out_may_be_an_empty_folder(folder, tmp_path, capsys):
     code, _, _ = run(capsys, folder, "--out", tmp_path / "empty")
     assert code == 0
     assert len(list((tmp_path / "empty").iterdir())) == 2
+
+
+def test_out_may_be_the_folder_one_is_in(folder, tmp_path, capsys, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    code, _, _ = run(capsys, folder.absolute(), "--out", ".")
+    assert code == 0
+    assert len(list(Path.cwd().iterdir())) == 2
+    assert Path.cwd().samefile(tmp_path / "here")
 
 
 def test_out_with_something_in_it_is_refused_and_left_alone(folder, tmp_path, capsys):

@@ -314,6 +314,8 @@ def test_images_without_labels_read_back_equal(load):
     assert loaded.data.unlabelled == spec.UnlabelledSpec("rest", ratio=2.0)
     assert spec.from_dict(json.loads(json.dumps(spec.to_dict(loaded)))) == loaded
     assert load(data="{dataset: digits, unlabelled: {folder: more}}").data.unlabelled.folder == "more"
+    beside = "{dataset: image_folder, root: birds, unlabelled: {folder: birds/unlabelled}}"
+    assert load(data=beside).data.unlabelled.folder == "birds/unlabelled"
     assert load(data="{dataset: digits, unlabelled: }").data.unlabelled is None
 
 
@@ -507,6 +509,9 @@ BAD = [
     ("distill", "{response: kd, alpha: 2}", "5: distill.alpha: 2: at most 1, or give label_weight: kd weighs the labels by 1 - alpha"),
     ("data", "{dataset: digits, unlabelled: rest}", "2: data.unlabelled: rest: rest is what subset leaves out: give data.subset"),
     ("data", "{dataset: digits, subset: 100, unlabelled: digits}", "2: data.unlabelled: digits: these images have labels here; the ones that subset leaves out are rest (nearest: rest)"),
+    ("data", "{dataset: digits, unlabelled: {dataset: digits, root: elsewhere}}", "2: data.unlabelled: {...}: these images have labels here; the ones that subset leaves out are rest (nearest: rest)"),
+    ("data", "{dataset: image_folder, root: birds, unlabelled: {folder: ./birds}}", "2: data.unlabelled.folder: ./birds: a folder without data.root's own train, validation (val) and test in it"),
+    ("data", "{dataset: image_folder, root: birds, unlabelled: {folder: birds/val/robin}}", "2: data.unlabelled.folder: birds/val/robin: a folder without data.root's own train, validation (val) and test in it"),
     ("data", "{dataset: digits, unlabelled: {ratio: 2}}", "2: data.unlabelled: {...}: give a dataset (rest: the images that subset leaves out) or a folder"),
     ("data", "{dataset: digits, unlabelled: {dataset: cifar10, folder: more}}", "2: data.unlabelled: {...}: give either a dataset or a folder"),
     ("data", "{dataset: digits, unlabelled: cifar}", "2: data.unlabelled: cifar: one of rest, cifar10, cifar100, digits, fashion_mnist (nearest: cifar10)"),

@@ -219,6 +219,7 @@ def test_every_method_trains_beside_images_without_labels(few, key):
     teacher = build(choice.name, choice.options, few.num_classes, few.in_channels, few.image_size)
     result = Training(config_of(key, epochs=1), few, AUGMENT, teacher).run_epoch()
     assert set(result.terms) > {"label"}
+    assert all(value != 0 for value in result.terms.values())
 
 
 @pytest.mark.parametrize("key", ["dkd", "wsl"])

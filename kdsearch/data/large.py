@@ -11,6 +11,7 @@ import contextlib
 import math
 import os
 import platform
+import re
 import shutil
 import uuid
 import weakref
@@ -107,12 +108,18 @@ def unpacked(images: Pixels | InFile) -> Pixels:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Delete the files of processes of this machine that were killed."""
-    for file in folder.glob(f"{platform.node()}-*{SUFFIX}"):
-        owner = file.name.removeprefix(f"{platform.node()}-").split("-")[0]
+    """Delete the files of processes of this machine that were killed.
+
+    The whole name is matched: the folder may be shared with a machine whose name begins with this one's.
+    """
+    ours = re.compile(rf"{re.escape(platform.node())}-(\d+)-[0-9a-f]+{re.escape(SUFFIX)}")
+    for file in folder.glob(f"*{SUFFIX}"):
+        found = ours.fullmatch(file.name)
+        if found is None:
+            continue
         try:
-            os.kill(int(owner), 0)
+            os.kill(int(found[1]), 0)
         except ProcessLookupError:
             file.unlink(missing_ok=True)
-        except (ValueError, PermissionError):
+        except PermissionError:
             continue

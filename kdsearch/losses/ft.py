@@ -6,8 +6,9 @@ autoencoder of its maps that is trained before the student, the student's from a
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -82,11 +83,11 @@ class FT(nn.Module):
         )
         self.paraphrasers.requires_grad_(False)
 
-    def prepare(self, batches: Sequence[Batch]) -> None:
+    def prepare(self, batches: Iterable[Batch]) -> None:
         """Train the paraphrasers to restore the teacher's maps, in mean squared error."""
         self.paraphrasers.requires_grad_(True)
         optimizer = torch.optim.Adam(self.paraphrasers.parameters(), lr=self.lr)
-        for batch in list(batches) * self.passes:
+        for batch in itertools.chain.from_iterable(itertools.repeat(batches, self.passes)):
             features = self.access.teacher(batch.images).features
             maps = [features[teacher.name].detach() for _, teacher in self.pairs]
             restored = [paraphraser(x)[1] for paraphraser, x in zip(self.paraphrasers, maps, strict=True)]

@@ -31,6 +31,8 @@ class Method:
     A response method's options make alpha = 1 the total of its paper; `label_weight` is the weight of the
     label cross-entropy there, None for kd's 1 - alpha; in another slot None for no word on it. An option
     `alone` is the share of the epochs in which the term trains by itself, before all else and then no more.
+    `whole_batches`: it is tied to the usual number of images, so that of a batch which images without labels
+    were joined to it sees the labelled part alone.
     `summarises`: of the teacher's features it reads a value for each place or channel of an image, made of
     this image alone (`TermContext.summary`): small enough to be kept.
     `min_stages` are the fewest stages that a student must have, `min_pairs` the fewest pairs of a layer map.
@@ -48,6 +50,7 @@ class Method:
     learned: bool = False
     teacher: bool = True
     summarises: bool = False
+    whole_batches: bool = False
     deploys: str = ""
     label_weight: float | None = None
     min_stages: int = 1
@@ -56,7 +59,7 @@ class Method:
     @property
     def takes_unlabelled(self) -> bool:
         """Whether it can learn from images without labels: from the teacher, and from nothing else."""
-        return self.teacher and not self.needs & {"labels", "indices"}
+        return self.teacher and not self.whole_batches and not self.needs & {"labels", "indices"}
 
 
 def weight(default: float, source: str) -> Option:

@@ -7,7 +7,7 @@ connector per pair to train with the student.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -79,7 +79,7 @@ class OFD(nn.Module):
                 margin = negative_mean(norm.weight.detach(), norm.bias.detach())
             self.register_buffer(f"margin_{teacher.name}", margin)
 
-    def prepare(self, batches: Sequence[Batch]) -> None:
+    def prepare(self, batches: Iterable[Batch]) -> None:
         """Measure the margins that no batch norm tells; 0 for a channel without a negative value."""
         sums = {name: torch.zeros_like(self.get_buffer(f"margin_{name}")) for name in sorted(self.unknown)}
         counts = {name: torch.zeros_like(values) for name, values in sums.items()}

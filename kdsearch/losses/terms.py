@@ -9,8 +9,9 @@ A term is called as `term(student, teacher, batch, epoch)` with the outputs of b
 batch and the epoch counted from 1. It returns named scalars that add up to the method's loss, mostly one,
 without the slot's weight. A method with something to learn or to remember is an `nn.Module`, any other a
 plain function: what it learns are parameters, what it remembers buffers, and both are checkpointed. A module
-with a method `prepare(batches)` gets the first epoch's batches before the first step, to train a part of
-its own. What a term needs beyond the two outputs it asks of `context.access` when it is called.
+with a method `prepare(batches)` may go through the first epoch's batches before the first step, as often as
+it likes, to train a part of its own. What a term needs beyond the two outputs it asks of `context.access`
+when it is called.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kdsearch import home
 from kdsearch.search.slots import slots_on
 from kdsearch.spec import ResourcesSpec
 
@@ -60,6 +61,7 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None
         else {"address": "local", "include_dashboard": False, "num_cpus": num_cpus}
     )
     try:
+        home.settle()
         if address:
             _init(where, f"--address {address}")
         else:

@@ -62,7 +62,14 @@ class Conductor:
         self._edges: list[float] = self.sweep.header["bands"]["edges"]
         self._judge = Judge(spec, self.sweep)
         self._lost: dict[str, int] = {}
-        self._queue = queue(spec, num_teacher_stages, cost_of, self.sweep, policy)
+        self._queue = queue(
+            spec,
+            num_teacher_stages,
+            cost_of,
+            self.sweep,
+            policy,
+            lambda config: self._costs_of(settle(config)),
+        )
         self._afterwards = Afterwards(spec, self.sweep)
         self._requeued = [t.trial_id for t in self.sweep.trials.values() if t.status == "running"]
         self.mass_failure = False
@@ -141,9 +148,7 @@ class Conductor:
 
     def _start(self, wanted: Wanted) -> Task:
         role, config = wanted.role, self._settle(wanted.config)
-        event = self.sweep.teacher_of(config)
-        teacher = None if event is None else Choice(event["family"], event["options"])
-        cost, *others = [dict(self._cost_of(deployed(one, teacher))) for one in online.configs(config)]
+        cost, *others = self._costs_of(config)
         peers = [
             {"student": dataclasses.asdict(one), "cost": cost, "band": band_of(cost["params"], self._edges)}
             for one, cost in zip(online.peers(config.student, config.online)[1:], others, strict=True)
@@ -169,6 +174,12 @@ class Conductor:
             partner=wanted.partner,
         )
         return self._allowed(Task(name, 1, config, self._rungs_for(role)))
+
+    def _costs_of(self, config: TrialConfig) -> list[dict[str, float]]:
+        """What each student of a trial costs with all that the trial's methods leave in it."""
+        event = self.sweep.teacher_of(config)
+        teacher = None if event is None else Choice(event["family"], event["options"])
+        return [dict(self._cost_of(deployed(one, teacher))) for one in online.configs(config)]
 
     def _restart(self, trial: TrialRecord) -> Task | None:
         """A further attempt, from the last checkpoint if there is one; the worker verifies its sha256.

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from optuna.distributions import json_to_distribution
 from scipy.special import ndtri  # type: ignore[import-untyped]  # its stubs are a package of their own
 
-from kdsearch import online, space
+from kdsearch import space
 from kdsearch.records import TrialConfig, TrialRecord
 from kdsearch.search import features, gaussian_process, improvement
-from kdsearch.search.bands import CostOf
 from kdsearch.search.drawing import Draw
 from kdsearch.search.features import Column, Features
 from kdsearch.search.fidelity import final_accuracies
@@ -64,11 +63,10 @@ class EhviSampler:
         self,
         spec: SweepSpec,
         num_teacher_stages: Stages,
-        cost_of: CostOf,
         floor: Callable[[], float],
         first: Sampler,
     ) -> None:
-        self._spec, self._num_teacher_stages, self._cost_of = spec, num_teacher_stages, cost_of
+        self._spec, self._num_teacher_stages = spec, num_teacher_stages
         self._floor, self._first = floor, first
         self._features: dict[str, Features] = {}  # reading its distributions is the dear part of a trial
         self._keys: dict[str, str] = {}
@@ -158,8 +156,9 @@ class EhviSampler:
             if key in seen:
                 continue
             seen.add(key)
-            work = sum(self._cost_of(one.student)["macs"] for one in online.configs(config))
-            yield _Candidate(draw, config, self._first.place(self._cost_of(config.student)), work)
+            costs = self._first.costs_of(config)
+            work = sum(cost["macs"] for cost in costs)
+            yield _Candidate(draw, config, self._first.place(costs[0]), work)
             num_found += 1
             if num_found == NUM_CANDIDATES:
                 return

@@ -14,7 +14,7 @@ from kdsearch.records import Scalar, SweepRecord
 from kdsearch.search import usual
 from kdsearch.search.bands import CostOf
 from kdsearch.search.ehvi import EhviSampler
-from kdsearch.search.sampler import Policy, Proposal, Sampler, proposal
+from kdsearch.search.sampler import CostsOf, Policy, Proposal, Sampler, proposal
 from kdsearch.spec import Stages, SweepSpec
 
 
@@ -28,14 +28,15 @@ class Proposer:
         cost_of: CostOf,
         sweep: SweepRecord,
         policy: Policy | None = None,
+        costs_of: CostsOf | None = None,
     ) -> None:
         self._spec, self._num_teacher_stages, self._sweep = spec, num_teacher_stages, sweep
         self._policy = policy or Policy()
-        self._sampler = Sampler(spec, num_teacher_stages, cost_of, self._policy)
+        self._sampler = Sampler(spec, num_teacher_stages, cost_of, self._policy, costs_of)
         self._ask = self._sampler.ask
         if spec.search.sampler == "ehvi":
             floor = partial(volume.floor, sweep)
-            self._ask = EhviSampler(spec, num_teacher_stages, cost_of, floor, self._sampler).ask
+            self._ask = EhviSampler(spec, num_teacher_stages, floor, self._sampler).ask
 
     def propose(self, number: int) -> Proposal:
         """The configuration of search trial `number`, which is the next one to start."""

@@ -13,7 +13,7 @@ from kdsearch import listing, space
 from kdsearch.records import Choice, Purpose, Role, Scalar, SweepRecord, TrialConfig, trial_id
 from kdsearch.search.bands import CostOf, floor_controls
 from kdsearch.search.proposals import Proposer
-from kdsearch.search.sampler import Policy, proposal
+from kdsearch.search.sampler import CostsOf, Policy, proposal
 from kdsearch.spec import Stages, SweepSpec
 
 
@@ -47,11 +47,15 @@ def queue(
     cost_of: CostOf,
     sweep: SweepRecord,
     policy: Policy | None = None,
+    costs_of: CostsOf | None = None,
 ) -> Queue:
-    """The queue of the spec's sampler, as far as `sweep` has come; `sweep` is watched from then on."""
+    """The queue of the spec's sampler, as far as `sweep` has come; `sweep` is watched from then on.
+
+    `costs_of` is the sampler's: what a configuration's students cost as they are saved.
+    """
     if listing.is_listed(spec):
         return _ListedTrials(spec, num_teacher_stages, sweep)
-    return _ProposedTrials(spec, num_teacher_stages, cost_of, sweep, policy)
+    return _ProposedTrials(spec, num_teacher_stages, cost_of, sweep, policy, costs_of)
 
 
 class _ProposedTrials:
@@ -64,10 +68,11 @@ class _ProposedTrials:
         cost_of: CostOf,
         sweep: SweepRecord,
         policy: Policy | None,
+        costs_of: CostsOf | None,
     ) -> None:
         self._spec, self._sweep = spec, sweep
         self.num_trials = listing.num_search_trials(spec, num_teacher_stages)
-        self._proposer = Proposer(spec, num_teacher_stages, cost_of, sweep, policy)
+        self._proposer = Proposer(spec, num_teacher_stages, cost_of, sweep, policy, costs_of)
         self._controls: list[Choice] = floor_controls(spec, cost_of)
         for trial in sweep.of_role("control"):
             if trial.purpose == "floor" and trial.config.student in self._controls:

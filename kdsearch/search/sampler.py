@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from kdsearch import space
+from kdsearch import online, space
 from kdsearch.records import Scalar, TrialConfig, TrialRecord
 from kdsearch.search.bands import CostOf, cost_bounds
 from kdsearch.search.fidelity import final_accuracy
@@ -32,6 +32,8 @@ GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples modulo 1 cover an interval even
 MAX_REDRAWS = 4  # where everything drawn was tried already, as in a small space of stepped dimensions
 NUM_STRAYS = 16  # random draws where the model knows of nothing new: on digits 4 of 6 proposals were repeats
 NUM_RANDOM = 10  # ended trials before the proposals are more than random: TPESampler's own n_startup_trials
+
+CostsOf = Callable[[TrialConfig], Sequence[Mapping[str, float]]]  # of every student that it saves
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,23 @@ def proposal(
 
 
 class Sampler:
-    """Makes proposals. Costs are told as log10, in which the front is evenly spread."""
+    """Makes proposals. Costs are told as log10, in which the front is evenly spread.
+
+    `costs_of` measures the students that a configuration saves, the first one first; without it they are
+    those that the spec names, with nothing that a method leaves in them.
+    """
 
     def __init__(
-        self, spec: SweepSpec, num_teacher_stages: Stages, cost_of: CostOf, policy: Policy | None = None
+        self,
+        spec: SweepSpec,
+        num_teacher_stages: Stages,
+        cost_of: CostOf,
+        policy: Policy | None = None,
+        costs_of: CostsOf | None = None,
     ) -> None:
         self._spec = spec
         self._num_teacher_stages = num_teacher_stages
-        self._cost_of = cost_of
+        self.costs_of = costs_of or (lambda config: [cost_of(one.student) for one in online.configs(config)])
         self._policy = policy or Policy()
         self._cost = spec.search.objectives[1]
         low, high = cost_bounds(spec, cost_of)[self._cost]
@@ -113,7 +124,7 @@ class Sampler:
 
     def distance(self, config: TrialConfig, target: float) -> float:
         """How far a configuration's student is from a size, in powers of ten."""
-        return abs(self._size(self._cost_of(config.student)) - target)
+        return abs(self._size(self.costs_of(config)[0]) - target)
 
     def place(self, cost: Mapping[str, float]) -> float:
         """Where a size lies between the smallest student, 0, and the largest, 1, by its logarithm."""

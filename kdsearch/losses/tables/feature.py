@@ -192,6 +192,7 @@ FEATURE: dict[str, Method] = {
         needs=frozenset({"features"}),
         zero_when_equal=False,
         learned=True,
+        whole_batches=True,
         options={"weight": weight(400.0, "the authors' on CIFAR-100, with kd at weight 1")},
         doc="Every stage meets every one of the teacher, and attention learns which ones count, so there is "
         "no layer map to choose; tied to the batch size: a shorter batch is skipped. "
