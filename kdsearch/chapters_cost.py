@@ -47,8 +47,8 @@ def _accounts(sweep: SweepRecord, events: Sequence[Event]) -> list[Block]:
     found = list(costs.accounts(sweep, events).values())
     if not found:
         return []
-    has_gpus = bool(costs.gpus(sweep))
-    whole = math.fsum(_spent(account, has_gpus) for account in found)
+    has_gpus = costs.uses_gpus(sweep)
+    whole = math.fsum(account.device_s for account in found)
     header = ("work", "n", "epochs", "time", "CPU", *(["GPU"] if has_gpus else []), "share")
     rows = tuple(
         (
@@ -58,7 +58,7 @@ def _accounts(sweep: SweepRecord, events: Sequence[Event]) -> list[Block]:
             duration(account.time_s),
             duration(account.cpu_s),
             *([duration(account.gpu_s)] if has_gpus else []),
-            f"{_spent(account, has_gpus) / whole:.0%}" if whole else "",
+            f"{account.device_s / whole:.0%}" if whole else "",
         )
         for account in found
     )
@@ -68,10 +68,6 @@ def _accounts(sweep: SweepRecord, events: Sequence[Event]) -> list[Block]:
         "epochs that a crash lost; a teacher that was there before."
     )
     return [Paragraph(text), Table(header, "l" + "r" * (len(header) - 1), rows)]
-
-
-def _spent(account: costs.Account, has_gpus: bool) -> float:
-    return account.gpu_s if has_gpus else account.cpu_s
 
 
 def _front(sweep: SweepRecord, figure: Picture | str) -> list[Block]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdsearch import results, statistics, words
+from kdsearch import costs, results, statistics, words
 from kdsearch.records import SweepRecord, TrialConfig, TrialRecord
 from kdsearch.spec_schema import LISTING
 from kdsearch.statistics import Estimate
@@ -145,8 +145,7 @@ def _clock(sweep: SweepRecord) -> str:
 
     Where trials use a GPU the wall clock's: the processor only waits for it.
     """
-    gpus = sweep.header["spec"].get("resources", {}).get("gpus_per_trial", 0)
-    return "time_s" if gpus else "cpu_s"
+    return "time_s" if costs.uses_gpus(sweep) else "cpu_s"
 
 
 def _rows(trials: Sequence[TrialRecord], clock: str) -> list[Row]:

@@ -7,11 +7,12 @@ slots. The teacher, its assistants included, is counted where this sweep trained
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from kdsearch import pairing
+from kdsearch import pairing, spending
 from kdsearch.confirmation import front_of_record
 from kdsearch.records import Event, SweepRecord, TrialRecord
 
@@ -27,8 +28,8 @@ PURPOSES: Mapping[str, str] = {  # of controls, in the order in which they are t
 
 @dataclass(frozen=True)
 class Account:
-    """What one kind of work took. `time_s` adds up trials that ran side by side; GPU-seconds are time_s times
-    the trial's share of a GPU."""
+    """What one kind of work took. `time_s` adds up trials that ran side by side; GPU-seconds are an epoch's
+    time times its share of a GPU, `device_s` these and the CPU-seconds of epochs without a GPU."""
 
     label: str
     num_trials: int
@@ -36,6 +37,7 @@ class Account:
     time_s: float
     cpu_s: float
     gpu_s: float
+    device_s: float
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,15 @@ class Cost:
         return self.own + self.confirming + self.share
 
 
-def gpus(sweep: SweepRecord) -> float:
-    """GPUs that a trial occupies, 0 where students are trained on the CPU."""
-    return float(sweep.header["spec"].get("resources", {}).get("gpus_per_trial") or 0.0)
+def uses_gpus(sweep: SweepRecord) -> bool:
+    """Whether any epoch had a GPU."""
+    return any(_shares(sweep))
 
 
 def unit(sweep: SweepRecord) -> str:
-    """GPU-seconds where trials have GPUs, else CPU-seconds."""
-    return "GPU-seconds" if gpus(sweep) else "CPU-seconds"
+    """GPU-seconds where epochs had GPUs, else CPU-seconds; both where only some sessions had GPUs."""
+    kinds = {bool(share) for share in _shares(sweep)}
+    return {1: "GPU-seconds", 0: "CPU-seconds"}[kinds.pop()] if len(kinds) == 1 else "GPU- and CPU-seconds"
 
 
 def accounts(sweep: SweepRecord, events: Iterable[Event]) -> dict[str, Account]:
@@ -66,11 +69,11 @@ def accounts(sweep: SweepRecord, events: Iterable[Event]) -> dict[str, Account]:
     found = {"teacher": _teacher(sweep, events)}
     for status in SEARCH_STATUSES:
         trials = [trial for trial in sweep.of_role("search") if trial.status == status]
-        found[f"search_{status}"] = _account(sweep, f"search, {status}", trials)
+        found[f"search_{status}"] = _account(f"search, {status}", trials)
     for purpose, label in PURPOSES.items():
         trials = [trial for trial in sweep.of_role("control") if (trial.purpose or "floor") == purpose]
-        found[f"control_{purpose}"] = _account(sweep, label, trials)
-    found["confirm"] = _account(sweep, "confirmation", sweep.of_role("confirm"))
+        found[f"control_{purpose}"] = _account(label, trials)
+    found["confirm"] = _account("confirmation", sweep.of_role("confirm"))
     return {key: account for key, account in found.items() if account.num_trials}
 
 
@@ -93,7 +96,7 @@ def of_front(sweep: SweepRecord) -> dict[str, Cost]:
     everyone = [trial.student_id for trial in front]
     parts: dict[str, list[list[float]]] = {name: [[], [], []] for name in everyone}
     for trial in sweep.trials.values():
-        seconds = device_s(sweep, trial.epochs)
+        seconds = device_s(trial.epochs)
         kind, owners = 2, by_band.get(trial.band, everyone)
         for place, owned in enumerate((training, confirming)):
             if trial.trial_id in owned:
@@ -103,10 +106,16 @@ def of_front(sweep: SweepRecord) -> dict[str, Cost]:
     return {name: Cost(*(math.fsum(part) for part in own)) for name, own in parts.items()}
 
 
-def device_s(sweep: SweepRecord, epochs: Iterable[Event]) -> float:
-    """GPU-seconds of these epochs of a trial, or CPU-seconds where there are no GPUs."""
-    share = gpus(sweep)
-    return share * _sum(epochs, "time_s") if share else _sum(epochs, "cpu_s")
+def device_s(epochs: Iterable[Event]) -> float:
+    """GPU-seconds of these epochs, CPU-seconds of those without a GPU."""
+    return math.fsum(map(spending.device_s, epochs))
+
+
+def _shares(sweep: SweepRecord) -> Iterator[float]:
+    """Of a GPU, by epoch; before the first one what the spec asks for."""
+    found = (epoch["gpus"] for trial in sweep.trials.values() for epoch in trial.epochs)
+    first = next(found, spending.gpus_asked(sweep.header))
+    return itertools.chain([first], found)
 
 
 def _confirming(sweep: SweepRecord, on_front: set[str]) -> dict[str, list[str]]:
@@ -126,7 +135,10 @@ def _confirming(sweep: SweepRecord, on_front: set[str]) -> dict[str, list[str]]:
 
 
 def _teacher(sweep: SweepRecord, events: Iterable[Event]) -> Account:
-    """The networks that this sweep trained to teach; the mean of several costs nothing beyond them."""
+    """The networks that this sweep trained to teach; the mean of several costs nothing beyond them.
+
+    They are trained before the first epoch of a student, on one whole GPU where that epoch had some of one.
+    """
     trained = {
         event.get("name", ""): event
         for event in events
@@ -134,20 +146,30 @@ def _teacher(sweep: SweepRecord, events: Iterable[Event]) -> Account:
     }
     found = list(trained.values())
     seconds = math.fsum(event.get("time_s") or 0.0 for event in found)
+    cpu_s = math.fsum(event.get("cpu_s") or 0.0 for event in found)
+    has_gpu = bool(next(_shares(sweep)))
     return Account(
         "teacher",
         len(found),
         sum(event.get("epochs") or 0 for event in found),
         seconds,
-        math.fsum(event.get("cpu_s") or 0.0 for event in found),
-        seconds if gpus(sweep) else 0.0,  # it is trained on one whole GPU
+        cpu_s,
+        seconds if has_gpu else 0.0,
+        seconds if has_gpu else cpu_s,
     )
 
 
-def _account(sweep: SweepRecord, label: str, trials: Sequence[TrialRecord]) -> Account:
+def _account(label: str, trials: Sequence[TrialRecord]) -> Account:
     epochs = [epoch for trial in trials for epoch in trial.epochs]
-    seconds = _sum(epochs, "time_s")
-    return Account(label, len(trials), len(epochs), seconds, _sum(epochs, "cpu_s"), seconds * gpus(sweep))
+    return Account(
+        label,
+        len(trials),
+        len(epochs),
+        _sum(epochs, "time_s"),
+        _sum(epochs, "cpu_s"),
+        math.fsum(epoch["time_s"] * epoch["gpus"] for epoch in epochs),
+        device_s(epochs),
+    )
 
 
 def _sum(epochs: Iterable[Event], name: str) -> float:

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from kdsearch import spending
+
 Scalar = bool | int | float | str
 Role = Literal["control", "search", "confirm"]
 Status = Literal["running", "completed", "stopped", "failed"]
@@ -282,9 +284,8 @@ class SweepRecord:
     budget_reached: Event | None = None  # the budget that ended the search: its key, limit, value and text
     ended: Event | None = None
     last_time: float = 0.0
-    spent_s: float = 0.0  # wall seconds of all sessions' searches, the teacher's training left out
-    trained_s: float = 0.0  # wall seconds of all trials' epochs
-    trained_cpu_s: float = 0.0
+    spent_s: float = 0.0  # wall seconds while the search was open, the teacher's training left out
+    device_s: float = 0.0  # of the epochs of search trials and floors
     _by_role: dict[Role, list[TrialRecord]] = field(default_factory=dict, init=False)
 
     @property
@@ -308,12 +309,12 @@ class SweepRecord:
         """Take in the next event. The first writer of an epoch wins."""
         kind = event["kind"]
         if kind != "mlflow_run":  # may come long after the sweep
-            if kind not in ("sweep_started", "teacher_ready", "layout_chosen"):
+            if not self.budget_reached and kind not in ("sweep_started", "teacher_ready", "layout_chosen"):
                 self.spent_s += max(0.0, event["time"] - self.last_time)
             self.last_time = event["time"]
         if kind == "sweep_started":
             self.header, self.ended = event, None
-            if self.budget_reached and not _is_still_the_limit(self.budget_reached, event):
+            if self.budget_reached and not spending.is_still_the_limit(self.budget_reached, event):
                 self.budget_reached = None
             self.sessions.append(event)
         elif kind == "teacher_ready":
@@ -323,9 +324,9 @@ class SweepRecord:
         elif kind == "epoch":
             trial = self.trials[event["trial_id"]]
             if event["epoch"] == trial.num_epochs + 1:
-                trial.epochs.append(event)
-                self.trained_s += event["time_s"]
-                self.trained_cpu_s += event.get("cpu_s", 0.0)
+                trial.epochs.append(spending.with_gpus(event, self.header))
+                if trial.role == "search" or trial.purpose == "floor":
+                    self.device_s += spending.device_s(trial.epochs[-1])
         elif kind == "checkpoint":
             self.trials[event["trial_id"]].checkpoint = event
         elif kind == "trial_ended":
@@ -375,11 +376,6 @@ class SweepRecord:
             partner=event.get("partner", ""),
             origin=event.get("origin", ""),
         )
-
-
-def _is_still_the_limit(reached: Event, header: Event) -> bool:
-    """Whether the budget that ended the search is what the newest session asks for, too."""
-    return bool(header["spec"].get("search", {}).get(reached["budget"]) == reached["limit"])
 
 
 def is_teacher(event: Event) -> bool:

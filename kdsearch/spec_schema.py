@@ -98,12 +98,14 @@ SEARCH = Section(
             "list", ("val_accuracy", "params"), f"val_accuracy first, then one or more of {', '.join(COSTS)}"
         ),
         "early_stopping": EARLY_STOPPING,
-        "time_s": _fixed("float", None, "seconds after which no further search trial starts", low=1),
+        "time_s": _fixed(
+            "float", None, "seconds of searching after which no further search trial starts", low=1
+        ),
         "device_s": _fixed(
             "float",
             None,
-            "GPU-seconds of all trials' epochs, CPU-seconds where they have no GPU, after which no further "
-            "search trial starts",
+            "GPU-seconds of the epochs of search trials and floors, CPU-seconds of those without a GPU, "
+            "after which no further search trial starts",
             low=1,
         ),
         "hypervolume": _fixed(

@@ -65,7 +65,7 @@ class _Clock:
 
     def __init__(self, sweep: SweepRecord) -> None:
         epochs = [
-            (epoch["time"], costs.device_s(sweep, [epoch]))
+            (epoch["time"], costs.device_s([epoch]))
             for trial in sweep.trials.values()
             for epoch in trial.epochs
         ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from journals import EDGES, Story
+from test_afterwards import Sweep as Confirmed
 from test_conductor import Sweep, outcome
 
 from kdsearch import chapters, journal, spec, summary, volume
@@ -24,11 +26,13 @@ SMALLEST = {
 }
 
 
+NEVER_STOPPED = "search.early_stopping={scheduler: none}"
+
+
 def finished(folder: Path, *changes: str, accuracy: Callable[[str, int], float] | None = None) -> SweepRecord:
     """A sweep of up to 20 trials that are never stopped, run to its end."""
     folder.mkdir(exist_ok=True)
-    full = "search.early_stopping={scheduler: none}"
-    return Sweep(folder, "search.trials=20", full, *changes, accuracy=accuracy).run()
+    return Sweep(folder, "search.trials=20", NEVER_STOPPED, *changes, accuracy=accuracy).run()
 
 
 def improving_until(last: int) -> Callable[[str, int], float]:
@@ -57,7 +61,7 @@ def test_a_search_that_started_all_its_trials_says_so_once(tmp_path: Path) -> No
     assert events_of(tmp_path, "budget_reached") == 1
 
 
-def test_device_seconds_count_the_epochs_of_all_roles(tmp_path: Path) -> None:
+def test_device_seconds_count_the_epochs_of_floors_and_search_trials(tmp_path: Path) -> None:
     # Each trial has four epochs of 0.1 s: three controls and two search trials have 2 s.
     record = finished(tmp_path, "search.device_s=2")
 
@@ -69,6 +73,27 @@ def test_a_trial_on_two_devices_spends_two_seconds_in_one(tmp_path: Path) -> Non
     record = finished(tmp_path, "search.device_s=2", "resources={gpus_per_trial: 2}")
 
     assert sum(map(len, (record.of_role("control"), record.of_role("search")))) == 3
+
+
+def test_a_gpu_that_was_asked_for_and_is_not_there_spends_cpu_seconds(tmp_path: Path) -> None:
+    changes = "search.device_s=2", "resources={gpus_per_trial: 0.25}"
+    sweep = Sweep(tmp_path, "search.trials=20", NEVER_STOPPED, *changes, gpus=0.0)
+
+    assert len(sweep.run().trials) == 5
+
+
+def test_a_sweep_that_goes_on_on_a_gpu_adds_up_what_each_session_had(tmp_path: Path) -> None:
+    changes = "search.trials=20", NEVER_STOPPED, "search.device_s=1.95", "resources={gpus_per_trial: 0.25}"
+    without = Sweep(tmp_path, *changes, gpus=0.0)
+    for _ in range(3):
+        without.train(without.conductor.next_task())
+    without.journal.close()
+
+    # 1.2 CPU-seconds, and 0.1 GPU-seconds for each trial: eight more.
+    record = Sweep(tmp_path, *changes, gpus=0.25).run()
+
+    assert len(record.trials) == 3 + 8
+    assert record.device_s == pytest.approx(2.0)
 
 
 def test_a_search_ends_at_the_hypervolume_that_was_asked_for(tmp_path: Path) -> None:
@@ -157,6 +182,30 @@ def test_a_search_goes_on_when_the_budget_that_ended_it_is_raised(
     assert len(first.trials) < len(extended.trials)
     assert outcome(extended) == outcome(at_once)
     assert reached(extended) == reached(at_once)
+
+
+@pytest.mark.parametrize("budget", ["search.time_s=3600", "search.device_s=4"])
+def test_confirmation_leaves_the_budgets_to_a_search_that_is_extended(tmp_path: Path, budget: str) -> None:
+    Confirmed(tmp_path / "first", budget).run()
+    let_confirmation_take_hours(tmp_path / "first" / "events.jsonl")
+
+    extended = Confirmed(tmp_path / "first", budget, "search.trials=9").run()
+    at_once = Confirmed(tmp_path / "once", budget, "search.trials=9").run()
+
+    assert reached(extended) == reached(at_once) == ("trials", 9)
+    assert [t.config for t in extended.of_role("search")] == [t.config for t in at_once.of_role("search")]
+    assert extended.device_s == pytest.approx(at_once.device_s)
+    assert sum(epoch["time_s"] for trial in extended.trials.values() for epoch in trial.epochs) > 4
+
+
+def let_confirmation_take_hours(path: Path) -> None:
+    """Rewrite the clock: a second between two events of the search, ten minutes between those after it."""
+    events, now = journal.read(path), 1e9
+    ended = next(event["seq"] for event in events if event["kind"] == "budget_reached")
+    for event in events:
+        now += 600 if event["seq"] > ended else 1
+        event["time"] = now
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
 
 
 def test_the_report_and_the_summary_name_the_budget() -> None:

@@ -146,6 +146,15 @@ def test_the_cost_of_trials_on_a_gpu_is_taken_from_the_wall_clock():
     assert "time on the wall clock" in words_of(story)
 
 
+def test_the_cost_of_trials_that_found_no_gpu_is_taken_from_the_processors_clock():
+    story = four_methods()
+    story.events[0]["spec"] = {**story.events[0]["spec"], "resources": {"gpus_per_trial": 0.5}}
+    for event in story.events:
+        event.update({"gpus": 0.0, "time_s": 7.0} if event["kind"] == "epoch" else {})
+    assert by_label(story.compare())["fitnet"].epoch_s != 7.0
+    assert "processor time" in words_of(story)
+
+
 def test_equal_methods_are_told_apart_by_the_settings_that_differ():
     story = Listed(1).control([0.5]).row([0.6], temperature=2.0).row([0.61], temperature=8.0).row([0.5], RKD)
     assert [row.label for row in story.compare().rows] == ["kd temperature 8", "kd temperature 2", "rkd"]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from journals import Story
 
 from kdsearch import spec as specs
 from kdsearch.cli import UsageError
@@ -51,6 +52,7 @@ class Sweep:
         *changes: str,
         accuracy: Callable[[str, int], float] | None = None,
         data: Mapping[str, object] | None = None,
+        gpus: float | None = None,
     ) -> None:
         path = folder / "small.yaml"
         path.write_text(SPEC)
@@ -58,6 +60,7 @@ class Sweep:
         self.journal = Journal(folder)
         begin(self.spec, self.journal, cost_of, data=data or {})
         self.conductor = Conductor(self.spec, self.journal, 3, cost_of)
+        self.gpus = gpus
         self.accuracy = accuracy or (lambda name, epoch: 0.5 + 0.1 * epoch + 0.01 * int(name[1:]))
 
     def epoch(self, task: Task, epoch: int) -> dict[str, object]:
@@ -69,7 +72,8 @@ class Sweep:
     def report(self, task: Task, epoch: int) -> bool:
         finished = epoch == task.config.train.epochs
         student = f"students/{task.trial_id}" if finished else ""
-        return self.tell(task, Report([self.epoch(task, epoch)], finished=finished, student=student))
+        epochs = [self.epoch(task, epoch)]
+        return self.tell(task, Report(epochs, finished=finished, student=student, gpus=self.gpus))
 
     def tell(self, task: Task, report: Report) -> bool:
         return self.conductor.on_report(task.trial_id, task.attempt, Report.from_json(report.to_json()))
@@ -248,6 +252,27 @@ def test_the_teachers_training_and_late_mlflow_runs_use_no_search_time(tmp_path:
     assert record.spent_s == 60
 
 
+def test_search_time_is_that_of_an_open_search(tmp_path: Path) -> None:
+    story = Story()
+    story.add("teacher_ready", after_s=500).trial(0, [0.5] * 2)
+    story.add("budget_reached", after_s=90, budget="trials", limit=1).trial(0, [0.5] * 4, role="confirm")
+    at_the_end = replay(story.events).spent_s
+    longer = {**story.header["spec"], "search": {**story.header["spec"]["search"], "trials": 2}}
+    story.add("sweep_started", after_s=7000, **{**story.header, "spec": longer}).trial(1, [0.5] * 2)
+
+    # A trial of two epochs: 1 s to its start, 1 s to its run, 3 s of training, 0.1 s to its end.
+    assert at_the_end == pytest.approx(5.1 + 90)
+    assert replay(story.events).spent_s == pytest.approx(5.1 + 90 + 5.1)
+
+
+def test_a_session_after_the_search_uses_no_search_time(tmp_path: Path) -> None:
+    story = Story()
+    story.add("budget_reached", after_s=90, budget="trials", limit=60)
+    story.add("sweep_started", **story.header).trial(0, [0.5] * 4, role="confirm")
+
+    assert replay(story.events).spent_s == pytest.approx(90)
+
+
 def test_a_time_budget_starts_nothing_new_when_it_is_spent(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, "search.time_s=60")
     sweep.conductor._clock = lambda: sweep.conductor.sweep.last_time + 61
@@ -285,6 +310,54 @@ def test_a_verdict_that_a_crash_cut_off_is_given_on_resume(tmp_path: Path) -> No
     journal.write_text("".join(lines[:verdict]))
 
     assert outcome(Sweep(tmp_path / "cut", **worse_and_worse).run()) == outcome(whole)
+
+
+def test_who_was_let_through_a_rung_on_arrival_goes_on_after_its_worker_is_lost(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, accuracy=lambda name, epoch: 0.5 + 0.1 * int(name[1:]))
+    first, *others = running_search_trials(sweep, 4)
+    sweep.report(first, 1)
+    for other in others:
+        sweep.report(other, 1)
+
+    sweep.conductor.on_lost_worker(first.trial_id, "killed by signal 9")
+
+    again = sweep.conductor.next_task()
+    assert (again.trial_id, again.attempt) == (first.trial_id, 2)
+
+
+@pytest.mark.parametrize("num_epochs", [2, 3])
+@pytest.mark.parametrize(
+    ("late", "status"),
+    [({"t0000": 0.1, "t0001": 0.5, "t0002": 0.9}, "stopped"), ({"t0001": 0.5, "t0000": 0.9}, "running")],
+)
+def test_a_verdict_after_a_crash_leaves_out_who_came_to_the_rung_later(
+    tmp_path: Path, late: dict[str, float], status: str, num_epochs: int
+) -> None:
+    """t0002, where there is one, comes first, then t0001, and t0000 after the crash."""
+    sweep = Sweep(tmp_path, accuracy=lambda name, epoch: late[name])
+    first, second, *before = running_search_trials(sweep, len(late))
+    for task in before:
+        sweep.tell(task, Report([sweep.epoch(task, epoch) for epoch in (1, 2)]))
+    sweep.tell(second, Report([sweep.epoch(second, epoch) for epoch in range(1, num_epochs + 1)]))
+    sweep.journal.close()
+    journal = tmp_path / "events.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(line for line in lines if '"stopped"' not in line))
+
+    resumed = Sweep(tmp_path, accuracy=lambda name, epoch: late[name])
+    again = resumed.conductor.next_task()
+    resumed.tell(again, Report([resumed.epoch(again, epoch) for epoch in (1, 2)]))
+    resumed.conductor.next_task()
+
+    assert again.trial_id == first.trial_id
+    assert resumed.conductor.sweep.trials[second.trial_id].status == status
+
+
+def running_search_trials(sweep: Sweep, number: int) -> list[Task]:
+    """The first search trials, all started, after the floors have ended."""
+    while (task := sweep.conductor.next_task()).trial_id[0] == "c":
+        sweep.tell(task, Report(finished=True, student=f"students/{task.trial_id}"))
+    return [task, *(sweep.conductor.next_task() for _ in range(number - 1))]
 
 
 PARETO = "search.early_stopping={scheduler: pareto, grace_epochs: 1, reduction_factor: 3}"

@@ -9,7 +9,7 @@ import confirmed_journals
 import journals
 import pytest
 
-from kdsearch import costs, pairing
+from kdsearch import chapters_cost, costs, pairing, summary
 from kdsearch.records import replay
 
 CPU_S = 1.25  # of a synthetic epoch, which takes 1.5 s
@@ -68,7 +68,38 @@ def test_gpu_seconds_are_the_trials_share_of_a_gpu():
     found = costs.accounts(sweep, story.events)
     assert (found["search_stopped"].gpu_s, found["teacher"].gpu_s) == (0.25 * TIME_S, 7200.0)
     assert costs.unit(sweep) == "GPU-seconds"
-    assert costs.device_s(sweep, sweep.trials["t0002"].epochs) == 0.25 * TIME_S
+    assert costs.device_s(sweep.trials["t0002"].epochs) == 0.25 * TIME_S
+
+
+def on_gpus(story, gpus, trials=None):
+    """The story, whose epochs say what share of a GPU they had: all, or those of some trials."""
+    for event in story.events:
+        if event["kind"] == "epoch" and (trials is None or event["trial_id"] in trials):
+            event["gpus"] = gpus
+    return story
+
+
+def test_a_share_of_a_gpu_that_was_asked_for_and_is_not_there_makes_no_gpu_seconds():
+    story = on_gpus(with_gpus(searched().teacher(), 0.25), 0.0)
+    sweep = replay(story.events)
+    found = costs.accounts(sweep, story.events)
+    assert {account.gpu_s for account in found.values()} == {0.0}
+    assert {name: account.device_s for name, account in found.items()} == {
+        name: account.cpu_s for name, account in found.items()
+    }
+    assert costs.unit(sweep) == summary.summary(sweep, story.events)["costs"]["unit"] == "CPU-seconds"
+    assert next(iter(costs.of_front(sweep).values())).own == 2 * CPU_S
+    assert "GPU" not in str(chapters_cost.chapter(sweep, story.events, ""))
+
+
+def test_a_sweep_that_went_on_on_another_machine_counts_what_each_epoch_had():
+    story = on_gpus(on_gpus(searched().teacher(), 0.0), 0.25, {"t0002", "t0003"})
+    sweep = replay(story.events)
+    found = costs.accounts(sweep, story.events)
+    assert costs.unit(sweep) == "GPU- and CPU-seconds"
+    assert (found["teacher"].gpu_s, found["teacher"].device_s) == (0.0, 7150.0)
+    assert found["search_completed"].device_s == 4 * CPU_S + 2 * 0.25 * TIME_S
+    assert found["search_stopped"].device_s == found["search_stopped"].gpu_s == 0.25 * TIME_S
 
 
 def test_a_front_student_carries_what_was_thrown_away_in_its_band():
@@ -95,7 +126,7 @@ def test_the_front_carries_all_that_was_trained(gpus):
     story = with_gpus(confirmed_journals.confirmed(journals.realistic(40)), gpus)
     sweep = replay(story.events)
     carried = math.fsum(cost.total for cost in costs.of_front(sweep).values())
-    spent = math.fsum(costs.device_s(sweep, trial.epochs) for trial in sweep.trials.values())
+    spent = math.fsum(costs.device_s(trial.epochs) for trial in sweep.trials.values())
     assert carried == pytest.approx(spent)
     assert all(cost.confirming > 0 for cost in costs.of_front(sweep).values())
 

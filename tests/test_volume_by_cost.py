@@ -40,7 +40,7 @@ def test_the_confirmed_volume_is_less_where_the_search_was_lucky():
     found = growth(sweep, confirmation(sweep))
     assert found.confirmed < found.steps[-1][1]
     searching = sum(
-        costs.device_s(sweep, trial.epochs)
+        costs.device_s(trial.epochs)
         for trial in sweep.trials.values()
         if trial.role == "search" or trial.purpose == "floor"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,7 @@ def faculty() -> teachers.Faculty:
 
 def outcomes(folder: Path, configs: Sequence[TrialConfig]) -> list[Any]:
     """What one worker makes of the configurations, one after another: losses, accuracies, weights."""
-    pytest.MonkeyPatch().setenv("KDSEARCH_HOME", str(folder / "home"))
-    folder.mkdir()
+    prepare(folder)
     tasks = [Task(f"t{number:04d}", 1, config, ()) for number, config in enumerate(configs)]
     worker = StudentWorker.__new__(StudentWorker)  # Ray's own constructor wants a cluster
     found = []
@@ -101,20 +100,39 @@ def outcomes(folder: Path, configs: Sequence[TrialConfig]) -> list[Any]:
         if number:
             worker.reset_config(config)
         else:
-            worker.setup(
-                config,
-                data=few_digits(96, 48),
-                faculty=faculty(),
-                test=SealedTest(None),
-                augment=(("crop", {}), ("flip", {})),
-                output=str(folder),
-                cpus=1.0,
-                gpus=0.0,
-                cache_gb=1.0,
-                layouts={"shufflenetv2": "channels_last", "torchvision/mobilenet_v3_small": "channels_last"},
-            )
+            set_up(worker, config, folder)
         found.append(outcome(worker, folder, task))
     return found
+
+
+def prepare(folder: Path) -> None:
+    pytest.MonkeyPatch().setenv("KDSEARCH_HOME", str(folder / "home"))
+    folder.mkdir()
+
+
+def set_up(worker: StudentWorker, config: dict[str, Any], folder: Path, gpus: float = 0.0) -> None:
+    worker.setup(
+        config,
+        data=few_digits(96, 48),
+        faculty=faculty(),
+        test=SealedTest(None),
+        augment=(("crop", {}), ("flip", {})),
+        output=str(folder),
+        cpus=1.0,
+        gpus=gpus,
+        cache_gb=1.0,
+        layouts={"shufflenetv2": "channels_last", "torchvision/mobilenet_v3_small": "channels_last"},
+    )
+
+
+def gpus_without_cuda(folder: Path, asked: float) -> Any:
+    """What a worker says that its epochs ran on, where torch sees no GPU."""
+    prepare(folder)
+    pytest.MonkeyPatch().setenv("CUDA_VISIBLE_DEVICES", "")
+    worker = StudentWorker.__new__(StudentWorker)
+    config = TrialConfig(Choice("mlp", {"depth": 1, "width": 0.25}), TRAIN)
+    set_up(worker, {"task": Task("t0000", 1, config, ()).to_json()}, folder, asked)
+    return json.loads(worker.step()["report"])["gpus"]
 
 
 def outcome(worker: StudentWorker, folder: Path, task: Task) -> Any:
@@ -129,12 +147,12 @@ def outcome(worker: StudentWorker, folder: Path, task: Task) -> Any:
     return epochs, report["error"], [hashlib.sha256(path.read_bytes()).hexdigest() for path in saved]
 
 
-def in_a_new_process(*arguments: Any) -> Any:
-    """`outcomes`, in a process that has imported what it needs and done nothing else."""
+def in_a_new_process(*arguments: Any, run: Callable[..., Any] = outcomes) -> Any:
+    """`run`, in a process that has imported what it needs and done nothing else."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["kdsearch.search.worker"])
     with context.Pool(1) as pool:
-        return pool.apply(outcomes, arguments)
+        return pool.apply(run, arguments)
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +175,9 @@ def test_a_trial_after_others_is_the_trial_alone(
     assert (len(epochs), error) == (2, "")
     assert weights
     assert (epochs, error, weights) == tuple(after_others[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [0.0, 0.25])
+def test_a_worker_says_that_its_epochs_had_no_gpu(asked: float, tmp_path: Path) -> None:
+    assert in_a_new_process(tmp_path / "alone", asked, run=gpus_without_cuda) == 0.0

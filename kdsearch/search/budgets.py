@@ -26,18 +26,19 @@ class Reached:
 
 
 def reached(spec: SweepSpec, sweep: SweepRecord, num_trials: int, spent_s: float) -> Reached | None:
-    """The first budget that is used up. `num_trials` are those of the spec, `spent_s` wall seconds."""
+    """The first budget that is used up.
+
+    `num_trials` are those of the spec, `spent_s` the wall seconds for which the search has been open.
+    """
     search = spec.search
     started = sweep.of_role("search")
     if len(started) >= num_trials:
         return Reached("trials", num_trials, len(started), f"all {num_trials:,} trials had started")
     if search.time_s is not None and spent_s > search.time_s:
         return Reached("time_s", search.time_s, spent_s, f"{search.time_s:,g} seconds were spent")
-    if search.device_s is not None:
-        spent = device_s(sweep, spec)
-        if spent >= search.device_s:
-            text = f"{search.device_s:,g} device-seconds were spent"
-            return Reached("device_s", search.device_s, spent, text)
+    if search.device_s is not None and sweep.device_s >= search.device_s:
+        text = f"{search.device_s:,g} device-seconds were spent"
+        return Reached("device_s", search.device_s, sweep.device_s, text)
     if search.hypervolume is not None and _floor_is_known(sweep):
         volume = hypervolume(sweep)["value"]
         if volume >= search.hypervolume:
@@ -49,12 +50,6 @@ def reached(spec: SweepSpec, sweep: SweepRecord, num_trials: int, spent_s: float
             text = f"the last {search.patience:,} trials had not improved the hypervolume"
             return Reached("patience", search.patience, idle, text)
     return None
-
-
-def device_s(sweep: SweepRecord, spec: SweepSpec) -> float:
-    """GPU-seconds of every trial's epochs, controls included; CPU-seconds where trials have no GPU."""
-    gpus = spec.resources.gpus_per_trial
-    return sweep.trained_s * gpus if gpus else sweep.trained_cpu_s
 
 
 def trials_without_gain(sweep: SweepRecord, patience: int) -> int:

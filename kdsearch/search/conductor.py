@@ -187,7 +187,7 @@ class Conductor:
         None when there is nothing to run: a crash between a report's epochs and the verdict on them leaves
         that verdict to be given here, as it would have been.
         """
-        self._stop_if_hopeless(trial, trial.num_epochs - 1)
+        self._stop_if_hopeless(trial, 0)
         if trial.status != "running":
             self._after_end(trial)
             return None
@@ -246,7 +246,8 @@ class Conductor:
         known = trial.num_epochs
         report = _up_to_what_is_not_finite(report)
         new = [epoch for epoch in report.epochs if epoch["epoch"] > known]
-        entries = [("epoch", name, {"attempt": attempt, "node": report.node, **epoch}) for epoch in new]
+        where = {"node": report.node} | ({} if report.gpus is None else {"gpus": report.gpus})
+        entries = [("epoch", name, {"attempt": attempt, **where, **epoch}) for epoch in new]
         if report.checkpoint:
             entries.append(("checkpoint", name, {"attempt": attempt, **report.checkpoint}))
         if report.error:
@@ -313,5 +314,6 @@ def _up_to_what_is_not_finite(report: Report) -> Report:
         for name, value in epoch["metrics"].items():
             if name.startswith("val_accuracy") and not math.isfinite(value):
                 error = f"not finite in epoch {epoch['epoch']}: {name} = {value}"
-                return Report(report.epochs[:position], error=error, reason="diverged", node=report.node)
+                known = report.epochs[:position]
+                return Report(known, error=error, reason="diverged", node=report.node, gpus=report.gpus)
     return report

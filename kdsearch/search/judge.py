@@ -46,7 +46,8 @@ class Judge:
     def decide(self, trial: TrialRecord, known_epochs: int) -> Decision:
         """The verdict on a running search trial that had `known_epochs` before its newest report.
 
-        asha judges a trial once, when it comes to a rung; pareto again at every report, as its rung fills.
+        asha judges a trial when it comes to a rung, by those that came before it: asked again after a crash
+        it says what it said. pareto judges again at every report, as its rung fills.
         Of several students that learn together each is judged, and one that goes on is enough.
         """
         reached = [rung for rung in self.rungs if rung <= trial.num_epochs]
@@ -59,11 +60,13 @@ class Judge:
         return next((decision for decision in decisions if decision.goes_on), decisions[0])
 
     def _asha(self, trial: TrialRecord, rung: int, is_new: bool) -> Decision:
-        others = [other for other in self._sweep.of_role("search") if other is not trial]
-        recorded = [_accuracy(other, rung) for other in others if other.num_epochs >= rung]
         factor, rule = self._early.reduction_factor, f"asha rung {rung}"
-        if is_new and asha.is_stopped(_accuracy(trial, rung), recorded, factor):
-            return Decision(False, rule, f"below the top 1/{factor} of rung {rung}")
+        if is_new:
+            came = trial.epochs[rung - 1]["seq"]
+            reached = (other for other in self._sweep.of_role("search") if other.num_epochs >= rung)
+            earlier = [_accuracy(other, rung) for other in reached if other.epochs[rung - 1]["seq"] < came]
+            if asha.is_stopped(_accuracy(trial, rung), earlier, factor):
+                return Decision(False, rule, f"below the top 1/{factor} of rung {rung}")
         return Decision(True, rule)
 
     def _history(self, rung: int) -> History:

@@ -58,6 +58,7 @@ class Report:
     finished: bool = False
     student: str = ""  # folder of the saved student, the first of several
     node: str = ""  # host name of the worker's machine
+    gpus: float | None = None  # that the epochs ran on, 0 on the CPU; None: not said
     error: str = ""  # why the training failed
     reason: str = ""  # "diverged", "error", or "storage": the sweep's folder cannot be written
     test_accuracies: list[float] = field(default_factory=list)  # of every student, where the task allowed it

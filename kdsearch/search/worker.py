@@ -56,6 +56,7 @@ class StudentWorker(tune.Trainable):
     ) -> None:
         torch.set_num_threads(num_threads(cpus))
         self._device = device_policy("auto" if gpus else "cpu", cpus).device
+        self._gpus = gpus if self._device.type == "cuda" else 0.0
         self._data, self._augment, self._output, self._test = data, augment, Path(output), test
         self._layouts = layouts
         self._classroom, self._cache_bytes = Classroom(faculty, str(self._device)), cache_gb * 1e9
@@ -74,7 +75,7 @@ class StudentWorker(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """One report. It never says `done`: Tune would hide it from the scheduler, which must see all."""
-        report = dataclasses.replace(self._run(), node=platform.node())
+        report = dataclasses.replace(self._run(), node=platform.node(), gpus=self._gpus)
         return {"report": report.to_json(), "attempt": self._task.attempt}
 
     def _run(self) -> Report:
