@@ -1,6 +1,6 @@
 """A distillation search as one writes it with Ray Tune, Optuna and MLflow: the other side of benchmarks.peer.
 
-    python -m benchmarks.peer_script TEACHER DATA.npz OUTPUT --trials 64 --epochs 9 --seed 0
+    python -m benchmarks.peer_script TEACHER DATA.npz OUTPUT --trials 128 --epochs 9 --seed 0
 
 Goes in: a trained teacher's folder, training and validation images. Comes out: Tune's results and an MLflow
 store. Networks are kdsearch's, so that the students are the same; all else is Ray's, torch's, torchvision's.
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("teacher", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--trials", type=int, default=64)
+    parser.add_argument("--trials", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--grace", type=int, default=1)
     parser.add_argument("--concurrent", type=int, default=2)

@@ -100,10 +100,10 @@ class EhviSampler:
         values, noise = self._observed(known)
         n, m = len(known), len(known) + len(running)
         kernel = gaussian_process.fit(x[:n], parameters, values, noise)
-        expected, _ = gaussian_process.condition(kernel, x[:n], values, noise).predict(x[n:m])
+        expected = gaussian_process.condition(kernel, x[:n], values, noise).mean(x[n:m])
         believed = np.append(values, expected), np.append(noise, np.full(m - n, NOISE))
         process = gaussian_process.condition(kernel, x[:m], *believed)
-        means, _ = process.predict(x[:m])
+        means = process.mean(x[:m])
         points = [
             (self._first.place(record.cost), float(accuracy))
             for record, accuracy in zip((*known, *running), _accuracy(means), strict=True)

@@ -61,13 +61,19 @@ class Posterior:
     factor: Floats  # lower Cholesky factor of the observations' covariance
     weights: Floats
 
+    def mean(self, features: Floats) -> Floats:
+        """[M] of the noise-free value at features [M, D]; much less work than `predict`."""
+        return self._mean(self.kernel.between(features, self.features))
+
     def predict(self, features: Floats) -> tuple[Floats, Floats]:
         """Mean [M] and standard deviation [M] of the noise-free value at features [M, D]."""
         across = self.kernel.between(features, self.features)
         left = linalg.solve_triangular(self.factor, across.T, lower=True)
         variance = np.maximum(1 - np.square(left).sum(0), SMALLEST_VARIANCE)
-        scale = math.sqrt(self.kernel.variance)
-        return self.kernel.mean + scale * (across @ self.weights), scale * np.sqrt(variance)
+        return self._mean(across), math.sqrt(self.kernel.variance) * np.sqrt(variance)
+
+    def _mean(self, across: Floats) -> Floats:
+        return self.kernel.mean + math.sqrt(self.kernel.variance) * (across @ self.weights)
 
 
 def condition(kernel: Kernel, features: Floats, values: Floats, noise: Floats) -> Posterior:
