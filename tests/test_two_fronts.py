@@ -42,6 +42,15 @@ def test_a_sweep_is_cut_before_it_spends_more(story, budget, spent, front):
     assert [trial.trial_id for trial in results.front(cut)] == front
 
 
+def test_work_may_be_processor_time(story):
+    seconds = [event["cpu_s"] for event in story.events if event["kind"] == "epoch"]
+    spent = [total for _, total in two_fronts.work(replay(story.events), story.events, "cpu_s")]
+    assert spent[-1] == pytest.approx(sum(seconds[:12]))
+    cut, total = two_fronts.at(story.events, replay(story.events), sum(seconds[:8]), "cpu_s")
+    assert total == pytest.approx(sum(seconds[:8]))
+    assert [trial.trial_id for trial in results.front(cut)] == ["t0000"]
+
+
 def test_the_picture_and_the_lines_name_both_schedulers(story, tmp_path, capsys, monkeypatch):
     folders = [str(story.write(tmp_path / name)) for name in ("one", "two")]
     monkeypatch.setattr("sys.argv", ["two_fronts", *folders, "--out", str(tmp_path / "fronts.png")])
