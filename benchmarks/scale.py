@@ -102,7 +102,7 @@ def slept(folder: Path, trials: int, seconds: float, nodes: int, slots: int) -> 
             local.add_node(num_cpus=slots // nodes, object_store_memory=100 * 2**20)
         here = {"PYTHONPATH": str(Path(__file__).parents[1])}
         ray.init(local.address, log_to_driver=False, runtime_env={"env_vars": here})
-        spec, conductor = begun(folder, trials, "none")
+        spec, conductor = begun(folder, trials, "none", "tpe")  # what a proposal of ehvi costs is seen below
         worker = tune.with_parameters(SleepingWorker, seconds=seconds)
         driver.run_trials(spec, conductor, worker, folder, lambda: None)
     finally:
