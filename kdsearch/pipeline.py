@@ -118,7 +118,7 @@ def conclude(done: Report, progress: Progress) -> None:
     progress.show(front_table(done.sweep))
     where = shown(done.folder)
     progress.say(f"report  {where}/report.html")
-    progress.say(f"browse  {tracking_uri.ui_command()}")
+    progress.say(f"browse  {tracking_uri.ui_command()}   (there: Model training)")
     limit = count(done.sweep.header["bands"]["edges"][-2])
     progress.say(f"pick    python -m kdsearch.pick {where} --max-params {limit}")
 
