@@ -253,8 +253,10 @@ class TrialRecord:
     @property
     def val_accuracy(self) -> float | None:
         """The validation accuracy when it was last looked at: of a completed trial in its last epoch."""
-        metrics = (epoch["metrics"] for epoch in reversed(self.epochs))
-        return next((found["val_accuracy"] for found in metrics if "val_accuracy" in found), None)
+        for epoch in reversed(self.epochs):
+            if "val_accuracy" in epoch["metrics"]:
+                return float(epoch["metrics"]["val_accuracy"])
+        return None
 
 
 def _own(values: Mapping[str, float], number: int) -> dict[str, float]:

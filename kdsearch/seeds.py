@@ -21,5 +21,9 @@ def derived_seed(*parts: int | str) -> int:
 def seeded(device: torch.device, *parts: int | str) -> Iterator[None]:
     """Within, torch's global generator is seeded from the parts; after, it is as it was before."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derived_seed(*parts))
+        seed = derived_seed(*parts)
+        if device.type == "cuda":
+            torch.manual_seed(seed)
+        else:  # torch.manual_seed would note down a stack trace for every kind of device
+            torch.default_generator.manual_seed(seed)
         yield

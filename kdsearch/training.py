@@ -349,6 +349,9 @@ def _identity(
 
 
 def _placed(model: Classifier, policy: DevicePolicy) -> Classifier:
+    """The model where the policy computes. A warm worker's teacher is there already, hundreds of tensors."""
+    if next(model.parameters()).device == policy.device and policy.memory_format is torch.contiguous_format:
+        return model  # as it was built, or loaded
     return model.to(policy.device).to(memory_format=policy.memory_format)
 
 

@@ -56,33 +56,29 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Posterior:
+    """What is asked for is given by its covariances with the observations, `across` [M, N]."""
+
     kernel: Kernel
-    features: Floats
     factor: Floats  # lower Cholesky factor of the observations' covariance
     weights: Floats
 
-    def mean(self, features: Floats) -> Floats:
-        """[M] of the noise-free value at features [M, D]; much less work than `predict`."""
-        return self._mean(self.kernel.between(features, self.features))
-
-    def predict(self, features: Floats) -> tuple[Floats, Floats]:
-        """Mean [M] and standard deviation [M] of the noise-free value at features [M, D]."""
-        across = self.kernel.between(features, self.features)
-        left = linalg.solve_triangular(self.factor, across.T, lower=True)
-        variance = np.maximum(1 - np.square(left).sum(0), SMALLEST_VARIANCE)
-        return self._mean(across), math.sqrt(self.kernel.variance) * np.sqrt(variance)
-
-    def _mean(self, across: Floats) -> Floats:
+    def mean(self, across: Floats) -> Floats:
+        """[M] of the noise-free value; much less work than `predict`."""
         return self.kernel.mean + math.sqrt(self.kernel.variance) * (across @ self.weights)
 
+    def predict(self, across: Floats) -> tuple[Floats, Floats]:
+        """Mean [M] and standard deviation [M] of the noise-free value."""
+        left = linalg.solve_triangular(self.factor, across.T, lower=True)
+        variance = np.maximum(1 - np.square(left).sum(0), SMALLEST_VARIANCE)
+        return self.mean(across), math.sqrt(self.kernel.variance) * np.sqrt(variance)
 
-def condition(kernel: Kernel, features: Floats, values: Floats, noise: Floats) -> Posterior:
-    """What follows from values [N] at features [N, D]; `noise` [N] are their variances."""
-    covariance = kernel.between(features, features)
-    covariance[np.diag_indices_from(covariance)] += kernel.noise * noise
+
+def condition(kernel: Kernel, within: Floats, values: Floats, noise: Floats) -> Posterior:
+    """What follows from values [N] with covariances `within` [N, N]; `noise` [N] are their variances."""
+    covariance = within + np.diag(kernel.noise * noise)
     factor = linalg.cholesky(covariance, lower=True)
     standard = (values - kernel.mean) / math.sqrt(kernel.variance)
-    return Posterior(kernel, features, factor, linalg.cho_solve((factor, True), standard))
+    return Posterior(kernel, factor, linalg.cho_solve((factor, True), standard))
 
 
 def fit(features: Floats, parameters: Sequence[str], values: Floats, noise: Floats) -> Kernel:
