@@ -3,8 +3,8 @@
 `python -m benchmarks.mlflow_cost [--trials 10] [--epochs 60] [--seconds 30] [--pairs 10]`. Both sides tell
 a new SQLite store of the same trials: their parameters, and after every epoch the losses, the accuracy and
 the times. Ray's callback is called as Tune calls it, once a report, with the result that Tune hands it. Ours
-hears the journal's events and sends what it has every five seconds of the trial's own time, as the tracker's
-thread does.
+hears the journal's events and sends what it has every fifteen seconds of the trial's own time, as the
+tracker's thread does.
 The ratio is of processor seconds of this process; our share is of the seconds of a trial.
 """
 
@@ -25,11 +25,10 @@ from benchmarks import pairs
 from benchmarks.pairs import Spent
 from kdsearch.mlflow_mirror import Mirror
 from kdsearch.records import Choice, Event, TrainConfig, TrialConfig, trial_id
-from kdsearch.tracking import MlflowStore
+from kdsearch.tracking import FLUSH_S, MlflowStore
 
 GOAL = 9.0
 GOAL_SHARE = 0.01
-FLUSH_S = 5.0  # the tracker's
 TERMS = {"label": 1.0, "kd": 0.5, "fitnet": 0.1}
 EDGES = [1e3, 1e4, 1e5, 1e6]
 

@@ -202,8 +202,7 @@ def _suggest_choice(trial: Trial, key: str, slot: Slot) -> Choice:
 
     An option that is not set, None, is left out.
     """
-    names = list(slot)
-    name = names[0] if len(names) == 1 else trial.suggest_categorical(key, names)
+    name = next(iter(slot)) if len(slot) == 1 else trial.suggest_categorical(key, list(slot))
     given = {option: dimension for option, dimension in slot[name].items() if dimension is not None}
     return Choice(name, {n: _suggest(trial, f"{key}.{name}.{n}", d) for n, d in given.items()})
 

@@ -32,6 +32,8 @@ from kdsearch.tracking_uri import redact, resolve_uri
 logger = logging.getLogger(__name__)
 
 METRICS_PER_CALL = 800  # of mlflow's 1,000 entities a call; 100 params and 100 tags come on top
+# A batch takes some 30 ms, however little is in it: a short trial gets one or two.
+FLUSH_S = 15.0
 MAX_RETRY_S = 60.0
 WARN_EVERY_S = 60.0
 LAST_ATTEMPTS = 3  # once the sweep has ended; one if the store was down already: the user is waiting
@@ -84,7 +86,7 @@ class Tracker:
         append: Append,
         uri: str | None = None,
         *,
-        flush_s: float = 5.0,
+        flush_s: float = FLUSH_S,
         retry_s: float = 5.0,
     ) -> None:
         self._uri = resolve_uri(uri)

@@ -6,7 +6,6 @@ that each column belongs to.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,7 +31,7 @@ Features = Mapping[Column, float]
 def key(values: Mapping[str, Any]) -> str:
     """What makes two of them the same: Optuna's own grid ends in 0.7000000000000001, the spec's in 0.7."""
     shown = {name: round(value, 9) if isinstance(value, float) else value for name, value in values.items()}
-    return json.dumps(shown, sort_keys=True)
+    return repr(sorted(shown.items()))
 
 
 def features(params: Mapping[str, Scalar], distributions: Mapping[str, BaseDistribution]) -> Features:
