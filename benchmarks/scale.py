@@ -71,7 +71,7 @@ def cost_of(student: Choice) -> dict[str, float]:
     return {"params": params, "macs": 150 * params, "size_mb": params / 250_000}
 
 
-def begun(folder: Path, trials: int, scheduler: str, sampler: str = "ehvi") -> tuple[SweepSpec, Conductor]:
+def begun(folder: Path, trials: int, scheduler: str, sampler: str) -> tuple[SweepSpec, Conductor]:
     """A sweep's spec and conductor, with a journal in the folder."""
     values = LISTED if sampler == "grid" else CONTINUOUS
     search = f"sampler: {sampler}" + ("" if sampler == "grid" else f", trials: {trials}")
@@ -86,7 +86,7 @@ def begun(folder: Path, trials: int, scheduler: str, sampler: str = "ehvi") -> t
 # On a cluster ------------------------------------------------------------------------------------------
 
 
-def slept(folder: Path, trials: int, seconds: float, nodes: int, slots: int) -> SweepRecord:
+def slept(folder: Path, trials: int, seconds: float, nodes: int, slots: int, sampler: str) -> SweepRecord:
     """Run the driver over sleeping trials on a local cluster."""
     from kdsearch.search import driver  # sets Ray's environment before ray is imported
 
@@ -102,7 +102,7 @@ def slept(folder: Path, trials: int, seconds: float, nodes: int, slots: int) -> 
             local.add_node(num_cpus=slots // nodes, object_store_memory=100 * 2**20)
         here = {"PYTHONPATH": str(Path(__file__).parents[1])}
         ray.init(local.address, log_to_driver=False, runtime_env={"env_vars": here})
-        spec, conductor = begun(folder, trials, "none", "tpe")  # what a proposal of ehvi costs is seen below
+        spec, conductor = begun(folder, trials, "none", sampler)
         worker = tune.with_parameters(SleepingWorker, seconds=seconds)
         driver.run_trials(spec, conductor, worker, folder, lambda: None)
     finally:
@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=4)
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--scheduler", default="pareto", choices=["asha", "none", "pareto"])
-    parser.add_argument("--sampler", default="ehvi", choices=["ehvi", "grid", "tpe"])
+    parser.add_argument("--sampler", choices=["ehvi", "grid", "tpe"], help="tpe on the cluster, ehvi without")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         run = on_cluster if options.what == "cluster" else without_ray
@@ -222,8 +222,14 @@ def main() -> None:
 
 def on_cluster(options: argparse.Namespace, folder: Path) -> None:
     trials = options.trials or 1024
-    about = {"trials": trials, "seconds": options.seconds, "nodes": options.nodes, "slots": options.slots}
-    sweep = slept(folder, trials, options.seconds, options.nodes, options.slots)
+    about = {
+        "trials": trials,
+        "seconds": options.seconds,
+        "nodes": options.nodes,
+        "slots": options.slots,
+        "sampler": options.sampler or "tpe",  # two cores cannot make ehvi's proposals six times a second
+    }
+    sweep = slept(folder, **about)
     line = {"what": "cluster", **about, **share_of_ideal(sweep, options.slots)}
     pairs.append("scale", line | pairs.machine())
     lines = pairs.recorded("scale", {"what": "cluster", **about})
@@ -234,8 +240,9 @@ def on_cluster(options: argparse.Namespace, folder: Path) -> None:
 
 def without_ray(options: argparse.Namespace, folder: Path) -> None:
     trials = options.trials or 10_000
-    about = {"what": "driver", "trials": trials, "scheduler": options.scheduler, "sampler": options.sampler}
-    _, conductor = begun(folder, trials, options.scheduler, options.sampler)
+    sampler = options.sampler or "ehvi"
+    about = {"what": "driver", "trials": trials, "scheduler": options.scheduler, "sampler": sampler}
+    _, conductor = begun(folder, trials, options.scheduler, sampler)
     costs: list[tuple[float, float]] = []
     for cost in played(conductor, trials):
         costs.append(cost)
