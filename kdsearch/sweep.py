@@ -15,6 +15,7 @@ from kdsearch import cli, session
 from kdsearch import spec as specs
 from kdsearch.journal import Journal, JournalError
 from kdsearch.progress import Progress
+from kdsearch.spec_paths import check_paths
 
 if TYPE_CHECKING:
     from kdsearch.spec import SweepSpec
@@ -46,6 +47,7 @@ def command(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     try:
         spec = specs.load(options.spec, options.set)
+        check_paths(options.spec, options.set, options.resume)
     except specs.SpecError as error:
         raise cli.UsageError(str(error)) from None
     output = (options.output or Path("reports") / spec.name).absolute()
