@@ -312,7 +312,7 @@ def reproduction(sweep: SweepRecord) -> list[Block]:
     header = sweep.header
     name = header["name"]
     commands = (
-        f"DIR=reports/{name}  # this folder\n"
+        f"DIR=reports/{name}  # the folder that this report is in\n"
         f"python -m kdsearch.sweep $DIR/spec.yaml --output reports/{name}-again  # run it again\n"
         "python -m kdsearch.sweep $DIR/spec.yaml --output $DIR --resume  # go on with it\n"
         "python -m kdsearch.report $DIR  # rebuild this report from events.jsonl\n"
@@ -327,8 +327,8 @@ def reproduction(sweep: SweepRecord) -> list[Block]:
             f"sweep `{header['sweep_id']}`. {versions}."
         ),
         Paragraph(
-            "Same spec, seed, machine and versions with one slot give the same front to the last digit; with "
-            "several slots the order in which trials finish decides what is proposed next."
+            "Same spec, seed, machine and versions with one slot give the same front to the last digit on a "
+            "CPU; with several slots the order in which trials finish decides what is proposed next."
         ),
         Paragraph(
             "Beside this page: `trials.csv` (one row per student), `curves.csv` (one row per epoch), "

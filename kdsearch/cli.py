@@ -46,6 +46,9 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str] | 
         return TERMINATED if _got_sigterm else INTERRUPTED
     except BrokenPipeError:
         return DONE  # the reader of a pipe has seen enough
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(OSError(f"{where}{error.strerror or error}"), NOT_FINISHED, arguments)
     except Exception as error:
         if "--debug" in arguments:
             raise

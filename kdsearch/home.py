@@ -15,6 +15,12 @@ def default_store() -> Path:
     return Path(home).expanduser().absolute() if home else Path.home() / ".cache" / "kdsearch"
 
 
+def given() -> dict[str, str]:
+    """`KDSEARCH_HOME` where it is set: what processes on other machines are to go by."""
+    home = os.environ.get("KDSEARCH_HOME")
+    return {"KDSEARCH_HOME": home} if home else {}
+
+
 def settle() -> None:
     """Make `$KDSEARCH_HOME` absolute for processes to come: Ray Tune moves its workers to other folders."""
     if os.environ.get("KDSEARCH_HOME"):

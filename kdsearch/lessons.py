@@ -20,7 +20,7 @@ from kdsearch.losses.tensors import mean_answer
 from kdsearch.losses.terms import slots_in_force
 from kdsearch.models.build import Classifier, Outputs
 from kdsearch.models.classifier import MEMBERS, SUMMARIES
-from kdsearch.output_cache import OutputCache, Recorded, Shelf, Targets, rounded
+from kdsearch.output_cache import TOLERANCES, OutputCache, Recorded, Shelf, Targets, rounded
 from kdsearch.records import TrialConfig
 from kdsearch.schedules import now
 
@@ -104,8 +104,8 @@ class Lessons:
         return outputs if "features" in read.fields else outputs._replace(features={})
 
     def _streams(self) -> list[int]:
-        """Of the student's view, and where the answer is read, of the further ones."""
-        num_views = self._config.teacher_views if self._reading.answers else 1
+        """Of the student's view, and where the logits are read, of the further ones."""
+        num_views = self._config.teacher_views if "logits" in self._reading.fields else 1
         return [stream_of(self._config, number) for number in range(num_views)]
 
     def _answer(self, batch: Batch, epoch: int, number: int) -> Outputs:
@@ -132,7 +132,8 @@ class Lessons:
 
         summaries = {"summaries": sorted(self._summaries)} if self._summaries else {}
         about = {**kept.identity, **summaries}
-        return OutputCache(kept.shelf, about, len(kept.views), ask, self._policy.eval_batch_size)
+        tolerance = TOLERANCES[self._policy.autocast or torch.float32]
+        return OutputCache(kept.shelf, about, len(kept.views), ask, self._policy.eval_batch_size, tolerance)
 
 
 def stream_of(config: TrialConfig, number: int) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import shlex
+import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,14 +35,16 @@ from kdsearch import lineup as lineups
 from kdsearch import spec as specs
 from kdsearch import teacher as teachers
 from kdsearch.confidence import mean_confidences
+from kdsearch.confirmation import front_of_record
 from kdsearch.data import AUGMENT_VERSION, ImageData
+from kdsearch.data.large import file_of
 from kdsearch.device import device_policy
 from kdsearch.journal import Journal
 from kdsearch.layout import Shape, choose, journalled
 from kdsearch.lineup import Lineup, Part
 from kdsearch.models import family
 from kdsearch.models.build import cost
-from kdsearch.progress import Progress, count, front_table
+from kdsearch.progress import Progress, front_table
 from kdsearch.records import Choice
 from kdsearch.search import cluster, driver
 from kdsearch.search.bands import CostOf, extreme_students
@@ -83,7 +87,7 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
     try:
         with cluster.connected(address, cluster.cores_to_use(spec.resources)):
             if address:
-                cluster.check_nodes(output)
+                cluster.check_nodes(output, mapped_files(images))
             with phases.of("teacher"):
                 faculty = train_teachers(spec, images, lineup, loaded, journal, progress)
                 guards.announce(cautions(spec, images, faculty, cost_of), journal, progress.say)
@@ -108,9 +112,16 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
     from kdsearch import report  # matplotlib takes a second: not before the first trial
 
     tracker.catch_up()
-    conclude(report.write(output), progress)
-    driver.remove_work(output)
-    tracker.finish(output, FINISH_DEADLINE_S)
+    try:
+        conclude(report.write(output), progress)
+        driver.remove_work(output)
+    except OSError as error:
+        advice = (
+            f"the sweep is finished and kept: python -m kdsearch.report {shown(output)} writes the report"
+        )
+        raise cli.NotFinishedError(f"{error}; {advice}") from error
+    finally:
+        tracker.finish(output, FINISH_DEADLINE_S)
 
 
 def conclude(done: Report, progress: Progress) -> None:
@@ -119,13 +130,17 @@ def conclude(done: Report, progress: Progress) -> None:
     where = shown(done.folder)
     progress.say(f"report  {where}/report.html")
     progress.say(f"browse  {tracking_uri.ui_command()}   (there: Model training)")
-    limit = count(done.sweep.header["bands"]["edges"][-2])
-    progress.say(f"pick    python -m kdsearch.pick {where} --max-params {limit}")
+    sizes = [student.cost["params"] for student in front_of_record(done.sweep)]
+    if sizes:
+        progress.say(
+            f"pick    python -m kdsearch.pick {where} --max-params {statistics.median_low(sizes):.0f}"
+        )
 
 
 def shown(path: Path) -> str:
     """A path as a person would type it here."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 class Phases:
@@ -157,6 +172,12 @@ def load_test(spec: SweepSpec) -> SealedTest:
         return SealedTest(data.load_test(spec.data) if has_any else None)
     except data.DataError as error:
         raise cli.UsageError(str(error)) from None
+
+
+def mapped_files(images: ImageData) -> list[str]:
+    """Files that hold images which are too many for memory: every node reads them."""
+    found = [file_of(split.images) for split in (images.train, images.validation)]
+    return [file for file in found if file is not None]
 
 
 def sizes(images: ImageData) -> dict[str, Any]:

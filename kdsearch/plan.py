@@ -6,7 +6,6 @@ Goes in: a spec. Comes out: the plan in lines: trials, epochs, slots, estimated 
 from __future__ import annotations
 
 import itertools
-import os
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,9 +29,9 @@ from kdsearch.progress import count, duration
 from kdsearch.records import Choice
 from kdsearch.search import tuning
 from kdsearch.search.afterwards import most_trainings
-from kdsearch.search.bands import NUM_BANDS, band_edges, extreme_students, floor_controls
+from kdsearch.search.bands import NUM_BANDS, band_edges, check_students, extreme_students, floor_controls
 from kdsearch.search.judge import rungs
-from kdsearch.search.slots import slots_on
+from kdsearch.search.slots import num_cores, slots_on
 from kdsearch.spec import (
     Assistants,
     Categorical,
@@ -88,6 +87,7 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     batch_size = largest_batch(spec)
     built = [try_out(family, options, images, batch_size, spec) for family, options, _ in found]
     try:
+        check_students(spec, cost_function(images))
         extremes = extreme_students(spec, cost_function(images))
     except ValueError as error:
         raise cli.UsageError(f"student: {error}") from None
@@ -339,8 +339,7 @@ def budgets(spec: SweepSpec) -> list[str]:
 def local_slots(spec: SweepSpec) -> int:
     """How many trials run at once here. Raises UsageError when not even one fits."""
     asked = spec.resources
-    num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    num_gpus = torch.cuda.device_count()
+    num_cpus, num_gpus = num_cores(), torch.cuda.device_count()
     gpus = asked.gpus_per_trial if num_gpus else 0.0
     slots = slots_on(num_cpus, num_gpus, asked.cpus_per_trial or float(not gpus), gpus)
     if slots < 1:

@@ -6,6 +6,8 @@ minute elsewhere.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -80,11 +82,22 @@ def best_by_band(sweep: SweepRecord) -> list[TrialRecord | None]:
     return bands
 
 
+class _Console(Console):
+    """Falls silent where nobody reads any more: rich would end the program, and the sweep with it."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        with contextlib.suppress(OSError):  # what Python writes when it ends must go somewhere
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.file.fileno())
+            os.close(nowhere)
+
+
 class Progress:
     """Speaks to a person: `say` for a line, `teacher_epoch` and `tick` while long work goes on."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or _Console(highlight=False)
         if not self.console.is_terminal:
             self.console.width = WIDTH_IN_LOGS
         self._live: Live | None = None

@@ -286,8 +286,9 @@ class SweepRecord:
     budget_reached: Event | None = None  # the budget that ended the search: its key, limit, value and text
     ended: Event | None = None
     last_time: float = 0.0
-    spent_s: float = 0.0  # wall seconds while the search was open, the teacher's training left out
+    spent_s: float = 0.0  # wall seconds of the search: of each session from its first trial on
     device_s: float = 0.0  # of the epochs of search trials and floors
+    _has_begun: bool = field(default=False, init=False)  # this session's first trial
     _by_role: dict[Role, list[TrialRecord]] = field(default_factory=dict, init=False)
 
     @property
@@ -311,9 +312,12 @@ class SweepRecord:
         """Take in the next event. The first writer of an epoch wins."""
         kind = event["kind"]
         if kind != "mlflow_run":  # may come long after the sweep
-            if not self.budget_reached and kind not in ("sweep_started", "teacher_ready", "layout_chosen"):
+            if kind == "sweep_started":
+                self._has_begun = False
+            if self._has_begun and not self.budget_reached:
                 self.spent_s += max(0.0, event["time"] - self.last_time)
             self.last_time = event["time"]
+            self._has_begun = self._has_begun or kind == "trial_started"
         if kind == "sweep_started":
             self.header, self.ended = event, None
             if self.budget_reached and not spending.is_still_the_limit(self.budget_reached, event):

@@ -17,7 +17,7 @@ from typing import Any
 from kdsearch import __version__, cli
 from kdsearch import spec as specs
 from kdsearch.journal import FILE, LOCK, Journal
-from kdsearch.search.bands import CostOf, band_edges, cost_bounds
+from kdsearch.search.bands import CostOf, band_edges, check_students, cost_bounds
 from kdsearch.spec import SweepSpec
 
 PACKAGES = ("matplotlib", "mlflow", "numpy", "optuna", "pandas", "ray", "torch", "torchvision")
@@ -25,6 +25,10 @@ PACKAGES = ("matplotlib", "mlflow", "numpy", "optuna", "pandas", "ray", "torch",
 
 def check_folder(output: Path, resume: bool) -> None:
     """Refuse to write into what is already there, unless asked to go on with it."""
+    if ":/" in str(output):
+        raise cli.UsageError(
+            f"--output {output}: an address is no folder; give one of this machine, or that all nodes share"
+        )
     if output.exists() and not output.is_dir():
         raise cli.UsageError(f"--output {output}: is a file")
     if not resume and output.exists() and any(not _is_unused(path) for path in output.iterdir()):
@@ -66,6 +70,7 @@ def begin(spec: SweepSpec, journal: Journal, cost_of: CostOf, data: Mapping[str,
         )
     resolved = specs.to_dict(spec)
     try:
+        check_students(spec, cost_of)
         edges = band_edges(spec, cost_of)
     except ValueError as error:
         raise cli.UsageError(f"student: {error}") from None

@@ -35,6 +35,7 @@ from kdsearch.spec import (
     TeacherSource,
     grid_value,
 )
+from kdsearch.spec_dimensions import reachable
 
 # Slots of a trial without distillation.
 CONSTANT: Slot = {"constant": {}}
@@ -131,6 +132,17 @@ def corner_students(spec: SweepSpec) -> list[Choice]:
     found = list(students)
     for student, method in itertools.product(students, online):
         found += [peer for peer in peers(student, method) if peer not in found]
+    return found
+
+
+def stepped_students(spec: SweepSpec) -> list[Choice]:
+    """Every family with each of its ranges of whole numbers at all of their values, the rest at an end."""
+    found = []
+    for name, options in spec.student.items():
+        first = {option: _ends(dimension)[0] for option, dimension in options.items()}
+        for option, dimension in options.items():
+            if isinstance(dimension, Int):
+                found += [Choice(name, {**first, option: value}) for value in reachable(dimension)]
     return found
 
 

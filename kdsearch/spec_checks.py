@@ -275,10 +275,7 @@ def _check_maps(values: Values, problems: Problems) -> None:
 
 
 def _check_resources(values: Values, problems: Problems) -> None:
-    gpus = values["resources"]["gpus_per_trial"]
-    if gpus > 1 and gpus % 1:
-        problems.add(("resources", "gpus_per_trial"), "a whole number, or a fraction below 1", round(gpus))
-    if values["resources"]["cpus_per_trial"] == 0 and gpus == 0:
+    if values["resources"]["cpus_per_trial"] == 0 and values["resources"]["gpus_per_trial"] == 0:
         problems.add(("resources", "cpus_per_trial"), "above 0, or give gpus_per_trial", 1)
 
 

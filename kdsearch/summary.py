@@ -104,7 +104,7 @@ def _session(run: Sequence[Event]) -> Session:
     end = next((event for event in reversed(run) if event["kind"] == "sweep_ended"), {})
     return Session(
         started=run[0]["time"],
-        ended=run[-1]["time"],
+        ended=max(event["time"] for event in run if event["kind"] != "mlflow_run"),  # may come days later
         status=end.get("status", "unfinished"),
         reason=end.get("reason") or "",
         phases=end.get("phases") or {},

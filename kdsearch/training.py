@@ -15,6 +15,7 @@ that path was written from the documentation and not run on a device.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -216,14 +217,18 @@ class Training:
         return (logits.argmax(dim=1) == images.labels).double().mean().item()
 
     def state_dict(self) -> State:
-        """What a resumed training needs, as tensors and plain values; a copy, later epochs leave it alone."""
+        """What a resumed training needs, as tensors and plain values: a copy, which later epochs leave alone.
+
+        It is on the CPU: who gets it may have no GPU.
+        """
         state = {
             "epoch": self.epoch,
             "student": self.student.state_dict(),
             "learned": self._learned.state_dict(),
             "optimizer": self._optimizer.state_dict(),
         }
-        return copy.deepcopy(state)
+        copied: State = _copied(state)
+        return copied
 
     def load_state_dict(self, state: State) -> None:
         """Go on after the state's last epoch, as if never interrupted."""
@@ -348,6 +353,17 @@ def _identity(
     }
 
 
+def _copied(value: Any) -> Any:
+    """A state's tensors as copies on the CPU, in containers of its own."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_copied, value))
+    return value
+
+
 def _placed(model: Classifier, policy: DevicePolicy) -> Classifier:
     """The model where the policy computes. A warm worker's teacher is there already, hundreds of tensors."""
     if next(model.parameters()).device == policy.device and policy.memory_format is torch.contiguous_format:
@@ -357,8 +373,12 @@ def _placed(model: Classifier, policy: DevicePolicy) -> Classifier:
 
 @torch.no_grad()
 def predict(model: Classifier, views: Views, policy: DevicePolicy) -> Tensor:
-    """Logits [N, K], float32, of every image as it is, in their order; the model is left in eval mode."""
+    """Logits [N, K] of every image as it is, in their order; the model is left in eval mode.
+
+    In float32 throughout, as whoever loads the saved student computes them.
+    """
     model.eval()
+    policy = dataclasses.replace(policy, autocast=None)
     batches = torch.split(torch.arange(len(views)), policy.eval_batch_size)
     return torch.cat([outputs_of(model, views.plain(indices).images, policy).logits for indices in batches])
 

@@ -69,10 +69,10 @@ def test_device_seconds_count_the_epochs_of_floors_and_search_trials(tmp_path: P
     assert (len(record.of_role("control")), len(record.of_role("search"))) == (3, 2)
 
 
-def test_a_trial_on_two_devices_spends_two_seconds_in_one(tmp_path: Path) -> None:
-    record = finished(tmp_path, "search.device_s=2", "resources={gpus_per_trial: 2}")
+def test_a_trial_on_half_a_gpu_spends_half_a_second_in_one(tmp_path: Path) -> None:
+    record = finished(tmp_path, "search.device_s=2", "resources={gpus_per_trial: 0.5}")
 
-    assert sum(map(len, (record.of_role("control"), record.of_role("search")))) == 3
+    assert sum(map(len, (record.of_role("control"), record.of_role("search")))) == 10
 
 
 def test_a_gpu_that_was_asked_for_and_is_not_there_spends_cpu_seconds(tmp_path: Path) -> None:

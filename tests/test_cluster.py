@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,15 +57,30 @@ def test_a_cluster_that_does_not_answer_is_asked_once(starts: list[BaseException
 
 @pytest.mark.parametrize(
     ("cpus", "max_concurrent", "cores"),
-    [(1.0, None, None), (1.0, 1, 1), (0.5, 1, 1), (0.5, 3, 2), (0.0, 2, 2)],
+    [(1.0, None, 8), (1.0, 1, 1), (0.5, 1, 1), (0.5, 3, 2), (0.0, 2, 2), (1.0, 16, 8)],
 )
 def test_a_local_ray_has_the_cores_of_as_many_trials_as_may_run(
-    monkeypatch: pytest.MonkeyPatch, cpus: float, max_concurrent: int | None, cores: int | None
+    monkeypatch: pytest.MonkeyPatch, cpus: float, max_concurrent: int | None, cores: int
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(cluster, "num_cores", lambda: 8)
     assert cluster.cores_to_use(ResourcesSpec(cpus, 0.0, max_concurrent, 0.0)) == cores
 
 
-def test_a_local_ray_has_no_more_cores_than_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
-    assert cluster.cores_to_use(ResourcesSpec(1.0, 0.0, 16, 0.0)) == 2
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no affinity masks")
+def test_a_process_that_was_given_some_of_the_cores_uses_no_others() -> None:
+    """As `taskset` and SLURM give them; Ray would count those of the machine."""
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
+        "from kdsearch.search.slots import num_cores; print(num_cores())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "1\n"
+
+
+def test_nodes_are_told_where_outputs_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KDSEARCH_HOME", "shared")
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "init", lambda **options: asked.update(options))
+    with cluster.connected("10.0.0.1:6379"):
+        assert asked["runtime_env"]["env_vars"] == {"KDSEARCH_HOME": f"{tmp_path}/shared"}

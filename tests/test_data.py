@@ -562,6 +562,14 @@ def test_image_folder_keeps_every_pixel_in_its_place(tmp_path):
     assert np.array_equal(train.images[1], pixels.transpose(2, 0, 1))
 
 
+def test_an_image_of_16_bits_is_refused_and_not_clipped(tmp_path):
+    write_images(tmp_path, "train", {"cat": 1, "dog": 1})
+    deep = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(deep).save(tmp_path / "train" / "dog" / "000.png")
+    with pytest.raises(DataError, match=r"dog/000\.png: cannot be decoded \(16 or more bits"):
+        open_source(DataSpec("image_folder", str(tmp_path))).train()
+
+
 @pytest.mark.parametrize("name", ["validation", "val"])
 def test_image_folder_uses_its_own_validation(tmp_path, name):
     write_image_folder(tmp_path)

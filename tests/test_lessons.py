@@ -98,6 +98,11 @@ def test_further_views_are_for_the_answer_alone(data):
     assert parts_run(data, config) == 2 * STAGES[:2]
 
 
+def test_further_views_are_for_the_logits_and_not_for_the_embedding(data):
+    config = dataclasses.replace(config_of(relation=Choice("pkt", {"weight": 1.0})), teacher_views=3)
+    assert parts_run(data, config) == 2 * WHOLE
+
+
 @pytest.mark.parametrize("name", ["ab", "fsp"])
 def test_what_trained_alone_needs_no_teacher_after(data, name):
     teacher = Watched()

@@ -173,6 +173,23 @@ def test_a_process_checks_what_it_finds_once(tmp_path):
     assert calls == [(output_cache.NUM_CHECKED, 1, 0)]
 
 
+@pytest.mark.parametrize(("precision", "num_asked"), [(torch.bfloat16, 4), (torch.float32, 4 + NUM_SAMPLES)])
+def test_a_rounding_step_of_bfloat16_is_no_other_teacher_where_it_computes_in_that(
+    tmp_path, precision, num_asked
+):
+    """Numbers from 2 to 4 stand 1/64 apart in bfloat16: another order of a sum may end at the next one."""
+    logit, calls = [2.0], []
+
+    def ask(indices, epoch, stream):
+        calls.append(len(indices))
+        return Targets(torch.full((len(indices), NUM_CLASSES), logit[0]), torch.ones(len(indices), 2))
+
+    for logit[0] in (2.0, 2.0 + 1 / 64):
+        shelf, tolerance = shelf_in(tmp_path), output_cache.TOLERANCES[precision]
+        OutputCache(shelf, {"data": "noise"}, NUM_SAMPLES, ask, tolerance=tolerance).epoch(0, 1)
+    assert sum(calls) == NUM_SAMPLES + num_asked
+
+
 def test_a_file_that_takes_the_place_of_a_checked_one_is_checked_again(tmp_path):
     calls = []
     shelf = shelf_in(tmp_path)

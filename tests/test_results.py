@@ -236,6 +236,13 @@ def test_wall_time_leaves_out_the_pause_before_a_resume():
     assert (len(runs), summary.wall_s(runs)) == (2, 13.0)
 
 
+def test_a_sync_long_after_the_sweep_is_no_work():
+    story = journals.Story().teacher()
+    before = summary.wall_s(summary.sessions(story.events))
+    story.add("mlflow_run", after_s=400_000, run_id="r", experiment_id="1")
+    assert summary.wall_s(summary.sessions(story.events)) == before
+
+
 def test_phases_add_up_over_sessions():
     story = journals.Story().ended("interrupted")
     story.add("sweep_started", **story.header | {"resumed": True}).ended()

@@ -558,7 +558,7 @@ BAD = [
     ("search", "{sampler: grid, early_stopping: asha}", "7: search.early_stopping: asha: none with sampler grid: it compares trials of equal budget (nearest: none)"),
     ("search", "{trials: 4, early_stopping: {scheduler: asha, grace_epochs: 10}}", "7: search.early_stopping.grace_epochs: 10: must be below train.epochs, 10 (nearest: 9)"),
     ("search", "{trials: 4, early_stopping: {scheduler: asha, reduction_factor: 1}}", "7: search.early_stopping.reduction_factor: 1: a whole number of at least 2 (nearest: 2)"),
-    ("resources", "{gpus_per_trial: 1.5}", "8: resources.gpus_per_trial: 1.5: a whole number, or a fraction below 1 (nearest: 2)"),
+    ("resources", "{gpus_per_trial: 2}", "8: resources.gpus_per_trial: 2: a number from 0 to 1 (nearest: 1)"),
     ("resources", "{cpus_per_trial: 0}", "8: resources.cpus_per_trial: 0: above 0, or give gpus_per_trial (nearest: 1)"),
     ("resources", "{gpus: 1}", "8: resources.gpus: 1: unknown; allowed: cpus_per_trial, gpus_per_trial, max_concurrent, cache_gb (nearest: gpus_per_trial)"),
     ("confirm", "{seeds: -1}", "8: confirm.seeds: -1: a whole number of at least 0 (nearest: 0)"),

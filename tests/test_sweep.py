@@ -16,7 +16,7 @@ import pytest
 import torch
 from kill import Killable, Moment, moments
 
-from kdsearch import cli, data, journal, plan
+from kdsearch import cli, data, journal, plan, session
 from kdsearch import spec as specs
 from kdsearch.data.views import Views
 from kdsearch.models.build import load_student
@@ -282,6 +282,22 @@ def test_a_dry_run_refuses_students_that_do_not_suit_the_images(tmp_path: Path) 
 
     with pytest.raises(cli.UsageError, match="student: vit cuts images into patches of 3"):
         list(plan.plan(specs.load(path), tmp_path / "out"))
+
+
+def test_a_dry_run_looks_at_every_value_of_a_range_of_whole_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "patches.yaml"
+    path.write_text(
+        "name: x\ndata: digits\nteacher: {resnet: {depth: 8}}\nsearch: {trials: 1}\ntrain: {epochs: 2}\n"
+        "student: {vit: {dim: 12, depth: 1, heads: 3, patch: {type: int, low: 2, high: 4}}}\n"
+    )
+
+    with pytest.raises(cli.UsageError, match="student: vit cuts images into patches of 3"):
+        list(plan.plan(specs.load(path), tmp_path / "out"))
+
+
+def test_an_address_is_no_output_folder(tmp_path: Path) -> None:
+    with pytest.raises(cli.UsageError, match="--output .*: an address is no folder"):
+        session.check_folder(Path("s3://bucket/x").absolute(), resume=False)
 
 
 def test_a_bad_spec_exits_2_before_torch_or_ray_are_imported(tmp_path: Path) -> None:

@@ -156,6 +156,17 @@ def test_batches_of_any_size_continue_each_other(ratio):
     assert len(whole) == int(40 * ratio)
 
 
+def test_a_batch_that_gets_no_image_without_labels_trains_all_the_same(few):
+    """Of 40 images, each with a tenth of one: most batches of 8 have none beside them."""
+    training = Training(
+        dataclasses.replace(KD, train=dataclasses.replace(KD.train, batch_size=8)),
+        with_ratio(few, 0.1),
+        AUGMENT,
+        teacher_of(few),
+    )
+    assert training.run_epoch().metrics["train_loss"] > 0
+
+
 def test_another_seed_gives_another_order():
     assert pool(50, 1.0, seed=1).beside(0, 50).tolist() != pool(50, 1.0).beside(0, 50).tolist()
 

@@ -104,6 +104,8 @@ def decode(path: Path, mode: str) -> Image.Image:
     """An image file in PIL's mode ("L" or "RGB"). Raises DataError."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
+            if image.mode.startswith(("I", "F")):  # PIL would clip what is above 255
+                raise ValueError("16 or more bits a channel: save it with 8")
             return image.convert(mode)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be decoded ({error})") from error

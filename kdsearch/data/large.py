@@ -79,6 +79,11 @@ def is_mapped(images: Pixels) -> bool:
     return isinstance(images, np.memmap)
 
 
+def file_of(images: Pixels) -> str | None:
+    """The file that a mapped array is in."""
+    return str(images.filename) if isinstance(images, np.memmap) else None
+
+
 class InFile(NamedTuple):
     """A mapped array on its way to another process."""
 
@@ -90,7 +95,7 @@ def packed(images: Pixels) -> Pixels | InFile:
     """What is sent in place of the array: itself, or where its file is."""
     if isinstance(images, np.memmap):
         images.flush()
-        return InFile(str(images.filename), images.shape)
+        return InFile(str(file_of(images)), images.shape)
     return images
 
 

@@ -67,6 +67,8 @@ def crop(images: Tensor, rows: Tensor, columns: Tensor, padding: int) -> Tensor:
     `rows` and `columns` [B] are their upper left corners, each in [0, 2 * padding].
     """
     num_images, num_channels, height, width = images.shape
+    if not num_images:
+        return images
     padded = torch.nn.functional.pad(images, (padding, padding, padding, padding)).contiguous()
     row_length, num_pixels = padded.shape[-1], padded.numel()
     # Every run of `width` pixels in memory, as a view: whole runs are copied 3 to 5 times faster than single

@@ -17,6 +17,15 @@ NUM_BANDS = 3
 CostOf = Callable[[Choice], Mapping[str, float]]  # params, macs and size_mb of a student, without training it
 
 
+def check_students(spec: SweepSpec, cost_of: CostOf) -> None:
+    """Raise ValueError for a student that does not suit the images, before anything is trained.
+
+    Of ranges of whole numbers every value is looked at: a patch of vit must divide the image's side.
+    """
+    for student in space.stepped_students(spec):
+        cost_of(student)
+
+
 def extreme_students(spec: SweepSpec, cost_of: CostOf) -> list[Choice]:
     """The smallest and the largest student that the spec allows, by params: one or two."""
     students = sorted(space.corner_students(spec), key=lambda student: cost_of(student)["params"])

@@ -11,13 +11,13 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from kdsearch import home
-from kdsearch.search.slots import slots_on
+from kdsearch.search.slots import num_cores, slots_on
 from kdsearch.spec import ResourcesSpec
 
 logger = logging.getLogger(__name__)
@@ -48,20 +48,21 @@ class ClusterError(Exception):
 def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None]:
     """A local Ray of this machine's cores (or `num_cpus` of them), or the running cluster at `address`.
 
-    A cluster's nodes get this package shipped with the job, so that they need the dependencies only.
+    A cluster's nodes get this package shipped with the job, so that they need the dependencies only, and
+    keep what they keep where `KDSEARCH_HOME` says here.
     """
     if address and address.startswith("ray://"):
         raise ClusterError(
             "--address ray://...: run kdsearch on a node of the cluster (ray job submit) with --address auto"
         )
+    home.settle()
     package = Path(__file__).resolve().parents[1]
     where: dict[str, Any] = (
-        {"address": address, "runtime_env": {"py_modules": [str(package)]}}
+        {"address": address, "runtime_env": {"py_modules": [str(package)], "env_vars": home.given()}}
         if address
         else {"address": "local", "include_dashboard": False, "num_cpus": num_cpus}
     )
     try:
-        home.settle()
         if address:
             _init(where, f"--address {address}")
         else:
@@ -109,15 +110,14 @@ def cpus_per_trial(resources: ResourcesSpec) -> float:
     return resources.cpus_per_trial or (0.0 if gpus_per_trial(resources) else 1.0)
 
 
-def cores_to_use(resources: ResourcesSpec) -> int | None:
-    """The cores of a local Ray on which no more than `max_concurrent` trials fit; None: all there are.
+def cores_to_use(resources: ResourcesSpec) -> int:
+    """The cores of a local Ray: those there are, or so many that no more than `max_concurrent` trials fit.
 
     A trial that waits for its turn (see `driver.lookahead`) must find no room before it.
     """
     if resources.max_concurrent is None:
-        return None
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(num_cores, math.ceil(resources.max_concurrent * (resources.cpus_per_trial or 1.0)))
+        return num_cores()
+    return min(num_cores(), math.ceil(resources.max_concurrent * (resources.cpus_per_trial or 1.0)))
 
 
 def num_fitting(resources: ResourcesSpec) -> int:
@@ -136,8 +136,8 @@ def num_fitting(resources: ResourcesSpec) -> int:
     return slots
 
 
-def check_nodes(output: Path) -> None:
-    """Prove that every node sees the sweep's folder and can import what a trial needs.
+def check_nodes(output: Path, files: Sequence[str] = ()) -> None:
+    """Prove that every node sees the sweep's folder and these files, and can import what a trial needs.
 
     Raises ClusterError naming the nodes that cannot and what to do.
     """
@@ -148,7 +148,7 @@ def check_nodes(output: Path) -> None:
     for node in nodes:
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, node {node['NodeID'][:8]})"
-        probes[name] = _probe.options(scheduling_strategy=strategy).remote(str(output), token)
+        probes[name] = _probe.options(scheduling_strategy=strategy).remote(str(output), token, files)
     problems = []
     for name, probe in probes.items():
         try:
@@ -163,7 +163,7 @@ def check_nodes(output: Path) -> None:
 
 
 @ray.remote(num_cpus=0)
-def _probe(output: str, token: str) -> str:
+def _probe(output: str, token: str, files: Sequence[str]) -> str:
     """What keeps this node from working for the sweep, '' when nothing does."""
     try:
         import kdsearch.search.worker  # noqa: F401  # proves that torch and the rest are installed
@@ -181,4 +181,7 @@ def _probe(output: str, token: str) -> str:
         return f"does not see --output {output}; {how}"
     except OSError as error:
         return f"cannot write to --output {output} ({error.strerror}); {how}"
+    hidden = [file for file in files if not os.path.exists(file)]
+    if hidden:
+        return f"does not see {hidden[0]}, the images; point KDSEARCH_HOME at a folder that all nodes share"
     return ""

@@ -5,7 +5,17 @@ Goes in: what a node has and what a trial asks for. Comes out: a number of slots
 
 from __future__ import annotations
 
+import joblib  # type: ignore[import-untyped]  # its stubs are a package of their own
+
 _ROUNDING = 1e-9  # 1 / 0.1 must hold ten
+
+
+def num_cores() -> int:
+    """Cores that this process may use: those of its affinity mask and of its container's quota.
+
+    Ray looks at the quota alone, Python at the mask alone.
+    """
+    return int(joblib.cpu_count())
 
 
 def slots_on(node_cpus: float, node_gpus: float, cpus: float, gpus: float) -> int:

@@ -7,6 +7,7 @@ calls an error is always a lost worker, and the process lives on to take the nex
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import platform
 import time
@@ -69,6 +70,8 @@ class StudentWorker(tune.Trainable):
     def _take(self, task: Task) -> None:
         self._task = task
         self._training: Training | None = None
+        if self._device.type == "cuda":
+            gc.collect()  # a training and its terms hold each other; that a GPU is full makes nobody look
         self._metrics: Mapping[str, float] = {}
         self._last_checkpoint: Path | None = None
         self._checkpoint_time = time.monotonic()

@@ -20,7 +20,7 @@ CONTRASTIVE: dict[str, Method] = {
             "weight": weight(0.8, "RepDistiller on CIFAR-100"),
             "width": head_width("the source"),
             "tau": Option(
-                "float", 0.07, "temperature of the scores; 0.07 in the source", low=0.01, high=10.0
+                "float", 0.07, "temperature of the scores; 0.07 in the source", low=0.02, high=10.0
             ),
             "negatives": Option(
                 "int",
