@@ -37,7 +37,7 @@ from kdsearch import teacher as teachers
 from kdsearch.confidence import mean_confidences
 from kdsearch.confirmation import front_of_record
 from kdsearch.data import AUGMENT_VERSION, ImageData
-from kdsearch.data.large import file_of
+from kdsearch.data.large import files_of
 from kdsearch.device import device_policy
 from kdsearch.journal import Journal
 from kdsearch.layout import Shape, choose, journalled
@@ -87,7 +87,7 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
     try:
         with cluster.connected(address, cluster.cores_to_use(spec.resources)):
             if address:
-                cluster.check_nodes(output, mapped_files(images))
+                cluster.check_nodes(output, files_of([images.train.images, images.validation.images]))
             with phases.of("teacher"):
                 faculty = train_teachers(spec, images, lineup, loaded, journal, progress)
                 guards.announce(cautions(spec, images, faculty, cost_of), journal, progress.say)
@@ -172,12 +172,6 @@ def load_test(spec: SweepSpec) -> SealedTest:
         return SealedTest(data.load_test(spec.data) if has_any else None)
     except data.DataError as error:
         raise cli.UsageError(str(error)) from None
-
-
-def mapped_files(images: ImageData) -> list[str]:
-    """Files that hold images which are too many for memory: every node reads them."""
-    found = [file_of(split.images) for split in (images.train, images.validation)]
-    return [file for file in found if file is not None]
 
 
 def sizes(images: ImageData) -> dict[str, Any]:

@@ -312,12 +312,11 @@ class SweepRecord:
         """Take in the next event. The first writer of an epoch wins."""
         kind = event["kind"]
         if kind != "mlflow_run":  # may come long after the sweep
-            if kind == "sweep_started":
-                self._has_begun = False
+            self._has_begun &= kind != "sweep_started"
             if self._has_begun and not self.budget_reached:
                 self.spent_s += max(0.0, event["time"] - self.last_time)
             self.last_time = event["time"]
-            self._has_begun = self._has_begun or kind == "trial_started"
+            self._has_begun |= kind == "trial_started"
         if kind == "sweep_started":
             self.header, self.ended = event, None
             if self.budget_reached and not spending.is_still_the_limit(self.budget_reached, event):

@@ -172,7 +172,9 @@ RESOURCES = Section(
     "what one trial occupies",
     {
         "cpus_per_trial": _fixed("float", 1.0, "CPU cores", low=0),
-        "gpus_per_trial": _fixed("float", 0.0, "of a GPU: several trials share one below 1", low=0, high=1),
+        "gpus_per_trial": _fixed(
+            "float", 0.0, "share of a GPU; below 1 several trials use one", low=0, high=1
+        ),
         "max_concurrent": _fixed("int", None, "trials at once; default as many as fit", low=1),
         "cache_gb": _fixed(
             "float",

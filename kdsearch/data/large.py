@@ -15,6 +15,7 @@ import re
 import shutil
 import uuid
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,9 +80,9 @@ def is_mapped(images: Pixels) -> bool:
     return isinstance(images, np.memmap)
 
 
-def file_of(images: Pixels) -> str | None:
-    """The file that a mapped array is in."""
-    return str(images.filename) if isinstance(images, np.memmap) else None
+def files_of(arrays: Iterable[Pixels]) -> list[str]:
+    """The files of those that are mapped."""
+    return [str(images.filename) for images in arrays if isinstance(images, np.memmap)]
 
 
 class InFile(NamedTuple):
@@ -95,7 +96,7 @@ def packed(images: Pixels) -> Pixels | InFile:
     """What is sent in place of the array: itself, or where its file is."""
     if isinstance(images, np.memmap):
         images.flush()
-        return InFile(str(file_of(images)), images.shape)
+        return InFile(str(images.filename), images.shape)
     return images
 
 
