@@ -4,12 +4,13 @@
 digits as anyone starts it: Ray, Optuna, the journal, MLflow, saved students. The other is a pool of as many
 processes that train the same configurations and save the students, with the same recorded outputs of the
 teacher. So what two trainings side by side take from one another is on both sides, and what the driver takes
-from them on one.
+from them on one. Beside them Ray Tune alone (`tune_alone.py`) runs the same trainings: what no search with it
+can save.
 
 Counted are slot-seconds: from the end of each slot's first trial to the end of its last one, so that no start
 is in them; in the pool the seconds of the trainings. Printed are packing, pool over sweep, and the difference
-for each trial. All trials have one student and one number of epochs, set on the first run so that a training
-takes `--seconds`; what the sampler chooses does not change their work.
+for each trial, of the sweep and of Tune alone. All trials have one student and one number of epochs, set on
+the first run so that a training takes `--seconds`; what the sampler chooses does not change their work.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from kdsearch.teachers import Classroom, Faculty
 GOAL_S = 0.1  # a trial
 GOAL_PACKING = {3: 0.90, 30: 0.97}  # by seconds of a trial
 CALIBRATED_OVER = 8  # epochs
+ROOT = Path(__file__).parents[1]
 
 SPEC = """
 name: overhead
@@ -65,8 +67,11 @@ def slot_seconds(record: SweepRecord, slots: int) -> float:
 
     Whichever slot a trial ran in: the first trials to end were in different slots, the last ones, too.
     """
-    ends = sorted(trial.ended for trial in record.trials.values())
-    return sum(ends[-slots:]) - sum(ends[:slots])
+    return between_ends([trial.ended for trial in record.trials.values()], slots)
+
+
+def between_ends(ends: Sequence[float], slots: int) -> float:
+    return sum(sorted(ends)[-slots:]) - sum(sorted(ends)[:slots])
 
 
 def counted(record: SweepRecord, slots: int) -> list[TrialConfig]:
@@ -125,16 +130,28 @@ def epochs_for(seconds: float, slots: int, folder: Path) -> int:
     return max(2, round(CALIBRATED_OVER * seconds * len(configs) / pool_seconds(short, configs, slots)))
 
 
+def tune_alone_seconds(spec: Path, configs: Sequence[TrialConfig], slots: int) -> float:
+    """Slot-seconds of the same trainings by Ray Tune; as many more as there are slots run before them."""
+    path = spec.with_suffix(".json")
+    path.write_text(json.dumps([config.to_json() for config in (*configs[:slots], *configs)]))
+    command = [sys.executable, "-m", "benchmarks.tune_alone", str(spec), str(path), str(slots)]
+    found = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return float(found.stdout.splitlines()[-1])
+
+
 def report(lines: Sequence[Line]) -> str:
     first = lines[0]
     packing = pairs.ratio([line["b"]["wall_s"] / line["a"]["wall_s"] for line in lines])
-    each = pairs.ratio([(line["a"]["wall_s"] - line["b"]["wall_s"]) / line["counted"] for line in lines])
+    each, alone = (
+        pairs.ratio([(line[side]["wall_s"] - line["b"]["wall_s"]) / line["counted"] for line in lines])
+        for side in ("a", "c")
+    )
     bare = pairs.ratio([line["b"]["wall_s"] / line["counted"] for line in lines])
     goal = GOAL_PACKING.get(first["seconds"])
     return "\n".join(
         [
             f"packing {packing}" + (f", goal {goal:.2f} or more" if goal else ""),
-            f"overhead {each} s a trial, goal {GOAL_S} or less",
+            f"overhead {each} s a trial, goal {GOAL_S} or less; of Ray Tune alone {alone}",
             f"{first['counted']} bare trials of {bare} s, {first['slots']} slots, {len(lines)} pairs",
             json.dumps(pairs.machine()),
         ]
@@ -155,7 +172,7 @@ def main() -> None:
         folder = Path(name)
         os.environ["KDSEARCH_HOME"] = str(folder / "home")  # of every process that is started here
         epochs = epochs_for(seconds, slots, folder)
-        about = {"seconds": seconds, "slots": slots, "counted": options.trials, "epochs": epochs}
+        about = {"seconds": seconds, "slots": slots, "counted": options.trials, "epochs": epochs, "sides": 3}
         # With the control that every sweep begins with, this many are counted.
         path = written(folder, epochs, options.trials + slots - 1, slots)
         configs = counted(sweep(path, folder / "first"), slots)  # also records what the teacher says
@@ -171,8 +188,13 @@ def main() -> None:
             before = pairs.spent(lambda: found.append(pool_seconds(path, configs, slots)))
             return Spent(found[0], before.cpu_s)
 
+        def tune_alone() -> Spent:
+            found: list[float] = []
+            before = pairs.spent(lambda: found.append(tune_alone_seconds(path, configs, slots)))
+            return Spent(found[0], before.cpu_s)
+
         records: list[SweepRecord] = []
-        lines = pairs.measure("overhead", about, ours, bare, options.pairs)
+        lines = pairs.measure("overhead", about, ours, bare, options.pairs, c=tune_alone)
     print(report(lines))
 
 

@@ -154,8 +154,8 @@ def _teacher_points(teacher: Event) -> Iterator[Point]:
 
 
 def _trial_points(sweep: SweepRecord, trial: TrialRecord) -> Iterator[Point]:
-    """Each student's size and compression once, for MLflow to sort and scatter by; then every epoch; then
-    accuracies on the test split, where it was opened."""
+    """Each student's size and compression once, for MLflow to sort and scatter by; then every epoch; in the
+    end what all of them took, and accuracies on the test split, where it was opened."""
     once: dict[str, float | None] = {}
     for student in trial.students():
         sizes = {**student.cost, "compression": results.compression(sweep, student)}
@@ -165,7 +165,7 @@ def _trial_points(sweep: SweepRecord, trial: TrialRecord) -> Iterator[Point]:
             yield Point(legal_name(name), _finite(value), _milliseconds(trial.started), 0)
     reference = results.teacher_accuracy(sweep)
     for epoch in trial.epochs:
-        values = {**epoch["metrics"], "time_s": epoch["time_s"], "cpu_s": epoch["cpu_s"]}
+        values = dict(epoch["metrics"])
         for number in range(1, len(trial.peers) + 2):
             accuracy = epoch["metrics"].get(of_student("val_accuracy", number))
             if reference and accuracy is not None:
@@ -173,11 +173,15 @@ def _trial_points(sweep: SweepRecord, trial: TrialRecord) -> Iterator[Point]:
         values |= {f"term/{name}": value for name, value in epoch["terms"].items()}
         for name, value in values.items():
             yield Point(legal_name(name), _finite(value), _milliseconds(epoch["time"]), epoch["epoch"])
+    if trial.status == "running":
+        return
+    last = {name: sum(epoch[name] for epoch in trial.epochs) for name in ("time_s", "cpu_s")}
     for student in trial.students():
         if student.test_accuracy is not None:
-            name = of_student("test_accuracy", student.student_number)
-            # A step of its own: what is in the store is known by the newest step there.
-            yield Point(name, student.test_accuracy, _milliseconds(trial.ended), trial.num_epochs + 1)
+            last[of_student("test_accuracy", student.student_number)] = student.test_accuracy
+    for name, value in last.items():
+        # A step of its own: what is in the store is known by the newest step there.
+        yield Point(name, _finite(value), _milliseconds(trial.ended), trial.num_epochs + 1)
 
 
 def legal_name(name: str) -> str:

@@ -301,12 +301,12 @@ class SweepRecord:
         """The teacher whose stages and head a trial's methods meet."""
         return self.teachers.get(teacher_name(config.teacher))
 
-    def of_role(self, role: Role) -> list[TrialRecord]:
-        """By number. It is asked for at every report, so the order is kept."""
+    def of_role(self, role: Role) -> Sequence[TrialRecord]:
+        """By number; it grows with the sweep. Asked for at every report: the order is kept, no copy made."""
         num_ordered = sum(map(len, self._by_role.values()))
         for trial in itertools.islice(self.trials.values(), num_ordered, None):
             bisect.insort(self._by_role.setdefault(trial.role, []), trial, key=lambda one: one.number)
-        return list(self._by_role.get(role, ()))
+        return self._by_role.get(role, ())
 
     def apply(self, event: Event) -> None:
         """Take in the next event. The first writer of an epoch wins."""

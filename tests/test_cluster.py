@@ -1,4 +1,4 @@
-"""Starting a local Ray: once more where it missed its deadline, and no wider than `max_concurrent`."""
+"""Starting a local Ray: once more where it missed its deadline, and with no more than a sweep needs."""
 
 from __future__ import annotations
 
@@ -84,3 +84,22 @@ def test_nodes_are_told_where_outputs_are_kept(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(ray, "init", lambda **options: asked.update(options))
     with cluster.connected("10.0.0.1:6379"):
         assert asked["runtime_env"]["env_vars"] == {"KDSEARCH_HOME": f"{tmp_path}/shared"}
+
+
+STARTED = """
+import psutil, ray
+from kdsearch.search import cluster
+
+with cluster.connected(None, 1):
+    print(ray.get(ray.remote(lambda: "it works").remote()))
+    for process in psutil.Process().children(recursive=True):
+        print(" ".join(process.cmdline()))
+"""
+
+
+@pytest.mark.slow
+def test_a_local_ray_works_without_the_process_that_reads_its_logs() -> None:
+    out = subprocess.run([sys.executable, "-c", STARTED], capture_output=True, text=True, check=True).stdout
+    assert "it works" in out
+    assert "raylet" in out
+    assert "log_monitor" not in out

@@ -80,8 +80,10 @@ def test_a_repeat_says_what_it_repeats_and_how_it_did_on_the_test_split() -> Non
 
     assert (repeat.tags["kdsearch.role"], repeat.tags["kdsearch.partner"]) == ("confirm", "t0000")
     assert (control.tags["kdsearch.purpose"], control.tags["kdsearch.partner"]) == ("no_kd", "r0000")
-    assert (repeat.points[-1].name, repeat.points[-1].value) == ("test_accuracy", 0.55)
-    assert repeat.points[-1].step > repeat.points[-2].step
+    *_, epoch, time_s, cpu_s, accuracy = repeat.points
+    assert (accuracy.name, accuracy.value) == ("test_accuracy", 0.55)
+    assert epoch.step < time_s.step == cpu_s.step == accuracy.step
+    assert (time_s.value, cpu_s.value) == (2 * 1.5, 2 * 1.25)
     assert "test_accuracy" not in {point.name for point in child(story).points}
 
 

@@ -21,7 +21,6 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from kdsearch import models
 from kdsearch.models.classifier import Architecture, Classifier, Outputs, Stage
@@ -99,6 +98,9 @@ def _size(model: nn.Module) -> dict[str, Any]:
 
 
 def _macs(twin: nn.Module, in_channels: int, image_size: int) -> int:
+    # Here, because it imports triton, for which a worker process has no use.
+    from torch.utils.flop_counter import FlopCounterMode
+
     dtype = next(twin.parameters()).dtype
     image = torch.empty(1, in_channels, image_size, image_size, dtype=dtype, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
