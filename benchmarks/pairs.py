@@ -75,27 +75,33 @@ def measure(
     b: Callable[[], Spent],
     num_pairs: int,
     beside: Callable[[], Mapping[str, float]] | None = None,
-    c: Callable[[], Spent] | None = None,
 ) -> list[Line]:
     """Run pairs until there are `num_pairs` of this `about`, each appended when it is finished.
 
-    Returns all of them, as they stand in the file: `a`, `b`, and `c` where there is a third side, are dicts
-    of wall_s and cpu_s. Where there is something to measure `beside` them, it is measured before and after
-    each pair, and is a list of the two.
+    Returns all of them, as they stand in the file: `a` and `b` are dicts of wall_s and cpu_s. Where there is
+    something to measure `beside` them, it is measured before and after each pair, and is a list of the two.
     """
-    every = {"a": a, "b": b} if c is None else {"a": a, "b": b, "c": c}
-    done = recorded(name, about)
-    for number in range(len(done), num_pairs):
-        sides = every if number % 2 == 0 else dict(reversed(every.items()))
-        load = round(os.getloadavg()[0], 2)
+
+    def pair(number: int) -> Line:
+        sides = {"a": a, "b": b} if number % 2 == 0 else {"b": b, "a": a}
         before = None if beside is None else beside()
         found = {side: asdict(run()) for side, run in sides.items()}
         further = {} if beside is None else {"beside": [before, beside()]}
-        in_order = {side: found[side] for side in every}
-        line = {**about, "pair": number, **in_order, **further, "load_before": load} | machine()
+        return {"a": found["a"], "b": found["b"], **further}
+
+    return collect(name, about, pair, num_pairs)
+
+
+def collect(name: str, about: Mapping[str, Any], pair: Callable[[int], Line], num_pairs: int) -> list[Line]:
+    """All lines of this `about`, of which `pair` measures what is missing, each appended when it is there."""
+    done = recorded(name, about)
+    for number in range(len(done), num_pairs):
+        load = round(os.getloadavg()[0], 2)
+        found = pair(number)
+        line = {**about, "pair": number, **found, "load_before": load} | machine()
         append(name, line)
         done.append(line)
-        print(f"pair {number + 1} of {num_pairs}: {in_order}", flush=True)
+        print(f"pair {number + 1} of {num_pairs}: {found}", flush=True)
     return done
 
 

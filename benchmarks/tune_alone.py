@@ -1,15 +1,14 @@
 """The third side of benchmarks.overhead: the same trainings by Ray Tune with nothing around them.
 
-    python -m benchmarks.tune_alone SPEC.yaml CONFIGS.json SLOTS
+    python -m benchmarks.tune_alone SPEC.yaml CONFIGS.json SLOTS OUT.json
 
-Goes in: a spec, the configurations and the number of slots. Comes out: on the last line, the slot-seconds. No
-sampler, no early stopping, no journal, no MLflow, no loggers, a report a trial, reused actors: the least that
-a search with Tune can take.
+Goes in: a spec, the configurations and the number of slots. Comes out: in OUT.json, when each training ended.
+No sampler, no early stopping, no journal, no MLflow, no loggers, a report a trial, processes that are used
+again: the least that a search with Tune can take. As many more as there are slots are trained before.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import tempfile
@@ -23,7 +22,7 @@ from kdsearch.search.driver import lookahead
 from ray import tune  # isort: skip
 import torch
 
-from benchmarks import overhead
+from benchmarks import pool_alone
 from kdsearch.records import TrialConfig
 
 
@@ -39,17 +38,13 @@ class Training(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        overhead.train((self._spec, self._configs[self._number]))
+        pool_alone.train((self._spec, self._configs[self._number]))
         return {"ended": time.time(), "done": True}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("spec", type=Path)
-    parser.add_argument("configs", type=Path)
-    parser.add_argument("slots", type=int)
-    options = parser.parse_args()
-    configs = [TrialConfig.from_json(one) for one in json.loads(options.configs.read_text())]
+    options = pool_alone.arguments(__doc__)
+    configs = [*options.configs[: options.slots], *options.configs]
     here = str(Path(__file__).parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])  # of the workers
     # Else Tune stages sixteen, and starts a process for the next of them instead of using one that is free.
@@ -63,10 +58,11 @@ def main() -> None:
             run_config=tune.RunConfig(
                 storage_path=folder,
                 verbose=0,
+                # Else it asks for a checkpoint at the end, and ends the process that has none.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
         ).fit()
-    print(overhead.between_ends([result.metrics["ended"] for result in results], options.slots))
+    options.out.write_text(json.dumps([result.metrics["ended"] for result in results]))
 
 
 if __name__ == "__main__":

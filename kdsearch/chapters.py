@@ -95,7 +95,7 @@ def _facts(sweep: SweepRecord, found: Confirmation | None) -> Iterable[tuple[str
         note = f"{best.student_id}: {_relative(sweep, best, known)}{_repeats(known.get(best.student_id))}"
         yield "best student", f"{_level(best, known):.4f}", note
     kept = [trial for trial in front if (_retention(sweep, trial, known) or 0) >= GOOD_RETENTION]
-    if kept:
+    if kept and sweep.teacher and sweep.teacher.get("params"):
         smallest = min(kept, key=lambda trial: trial.cost["params"])
         note = f"{smallest.student_id}: the smallest with {GOOD_RETENTION:.0%} of the teacher's accuracy"
         yield (
@@ -177,8 +177,11 @@ def _warnings(sweep: SweepRecord, found: Confirmation | None) -> Iterable[str]:
     if 5 * failed > len(search):
         yield f"{failed} of {len(search)} search trials failed: see the errors below."
     teacher = results.teacher_accuracy(sweep)
+    known = {student.record.student_id: student for student in found.students} if found else {}
     better = [
-        t.student_id for t in results.front(sweep) if teacher is not None and results.accuracy(t) > teacher
+        trial.student_id
+        for trial in front_of_record(sweep)
+        if teacher is not None and _level(trial, known) > teacher
     ]
     if better:
         named = words.listed(better)

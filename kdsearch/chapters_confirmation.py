@@ -7,9 +7,9 @@ comes from `confirmation` and `against_floor`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
-from kdsearch import against_floor, results, statistics, words
+from kdsearch import against_floor, pairing, results, statistics, words
 from kdsearch.comparison_chapter import RULE
 from kdsearch.confirmation import Confirmation, Student
 from kdsearch.document import Block, Bullets, Heading, Paragraph, Picture, Table, literal
@@ -26,25 +26,29 @@ def confirmed(sweep: SweepRecord, found: Confirmation | None, figure: Picture | 
         return []
     return [
         Heading("The confirmed front" if found.is_complete else "The front, partly confirmed"),
-        Paragraph(_what_was_done(found)),
+        Paragraph(_what_was_done(sweep, found)),
         Paragraph(_bias(found)),
         Paragraph(figure) if isinstance(figure, str) else figure,
-        _table(found),
+        _table(sweep, found),
         Paragraph(_how_to_read(sweep, found)),
         Bullets(tuple(_findings(found))),
     ]
 
 
-def _what_was_done(found: Confirmation) -> str:
+def _what_was_done(sweep: SweepRecord, found: Confirmation) -> str:
     counts = sorted({student.validation.n for student in found.students})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    extra = len(found.students) - len(found.of_search)
+    others = [student.record.student_id for student in found.students if not student.was_on_front]
+    extra = len(_near(sweep).intersection(others))
+    earlier = len(others) - extra
     near = f" and {_many(extra, 'contender')} within noise of it" if extra else ""
+    gone = f" and {earlier} that an earlier confirmation had chosen" if earlier else ""
+    fresh = f"{seeds} fresh {'seed' if seeds == '1' else 'seeds'}"
     text = (
-        f"{_many(len(found.of_search), 'student')} of the search's front{near} were trained again to the end "
-        f"with {seeds} fresh {'seed' if seeds == '1' else 'seeds'} each: other initial weights, order and "
-        "views. Confirmed is the mean validation accuracy of these repeats; the search's own run is not in "
-        "it, because it was chosen for being good."
+        f"{_many(len(found.of_search), 'student')} of the search's front{near}{gone} were trained again to "
+        f"the end with {fresh} each: other initial weights, order and views. Confirmed is the mean "
+        "validation accuracy of these repeats; the search's own run is not in it, because it was chosen for "
+        "being good."
     )
     if found.is_complete:
         return f"{text} The front of record, in `pareto.csv` and for `pick`, goes by these means."
@@ -70,18 +74,24 @@ def _bias(found: Confirmation) -> str:
     return text
 
 
-def _table(found: Confirmation) -> Table:
+def _table(sweep: SweepRecord, found: Confirmation) -> Table:
     values = ("params", "seeds", "search", "confirmed", "test", f"no KD ({found.split})", "gain")
     judged = (f"{CONFIDENCE:.0%} interval", "verdict", "over plain KD", "its verdict", "p on front")
     header = ("student", "front", *values, *judged)
-    return Table(header, "llrrrrrrrrlrlr", tuple(_cells(student, found) for student in found.students))
+    near = _near(sweep)
+    return Table(header, "llrrrrrrrrlrlr", tuple(_cells(student, found, near) for student in found.students))
 
 
-def _cells(student: Student, found: Confirmation) -> tuple[str, ...]:
+def _near(sweep: SweepRecord) -> set[str]:
+    """Students on the search's front or within noise of it, as the search stands now."""
+    return {trial.student_id for trial in pairing.near_front(sweep)}
+
+
+def _cells(student: Student, found: Confirmation, near: Set[str]) -> tuple[str, ...]:
     gain, over_kd = student.gain, student.gain_over_kd
     return (
         student.record.student_id,
-        _place(student, found.is_complete),
+        _place(student, found.is_complete, near),
         f"{student.record.cost['params']:,}",
         str(student.validation.n),
         f"{results.accuracy(student.record):.4f}",
@@ -97,12 +107,12 @@ def _cells(student: Student, found: Confirmation) -> tuple[str, ...]:
     )
 
 
-def _place(student: Student, is_complete: bool) -> str:
-    if not is_complete:
-        return "on it" if student.was_on_front else "near it"
+def _place(student: Student, is_complete: bool, near: Set[str]) -> str:
     if student.was_on_front:
-        return "stayed" if student.is_on_front else "left"
-    return "joined" if student.is_on_front else "near it"
+        return "on it" if not is_complete else "stayed" if student.is_on_front else "left"
+    if is_complete and student.is_on_front:
+        return "joined"
+    return "near it" if student.record.student_id in near else "earlier"  # before the search went on
 
 
 def _how_to_read(sweep: SweepRecord, found: Confirmation) -> str:
@@ -132,6 +142,7 @@ def _how_to_read(sweep: SweepRecord, found: Confirmation) -> str:
 
 def _findings(found: Confirmation) -> Iterable[str]:
     shown = found.on_front if found.is_complete else found.students
+    of_them = "students of the front" if found.is_complete else "repeated students"
     for verdict, text in (("hurt", "Distillation hurt at"), ("not separated", "Not shown to help at")):
         named = [named_gain(student) for student in shown if student.verdict == verdict]
         if named:
@@ -139,7 +150,7 @@ def _findings(found: Confirmation) -> Iterable[str]:
     helped = sum(student.verdict == "helped" for student in shown)
     judged = sum(bool(student.verdict) for student in shown)
     if judged:
-        yield f"Distillation helped at {helped} of {judged} students of the front that have a control."
+        yield f"Distillation helped at {helped} of {judged} {of_them} that have a control."
     against = [student for student in shown if student.verdict_over_kd]
     if against:
         better = [s.record.student_id for s in against if s.verdict_over_kd == "helped"]
@@ -177,7 +188,8 @@ def limits(sweep: SweepRecord, found: Confirmation | None) -> Iterable[str]:
             "it is shown with. On new data it will be somewhat lower, and the more trials, the more."
         )
     if found is None:
-        yield "Unconfirmed: no student of the front was trained again with other seeds."
+        if sweep.header["spec"].get("search", {}).get("seeds", 1) == 1:
+            yield "Unconfirmed: no student of the front was trained again with other seeds."
         return
     if not found.is_complete:
         members = len(found.of_search) + len(found.unrepeated)
@@ -191,10 +203,11 @@ def limits(sweep: SweepRecord, found: Confirmation | None) -> Iterable[str]:
             f"Confirmed with {_many(fewest, 'fresh seed')} or more each: two students whose confirmed "
             f"accuracies are less than about {apart:.2f} points apart are not told apart."
         )
-    yield (
-        f"Only {len(found.students)} of the {n} students that could have been on the front were trained "
-        "again: p on front knows no others."
-    )
+    if len(found.students) < n:
+        yield (
+            f"Only {len(found.students)} of the {n} students that could have been on the front were trained "
+            "again: p on front knows no others."
+        )
     if found.split == "test":
         yield (
             "Still a little optimistic on validation: the repeats are scored on the images that chose the "

@@ -39,7 +39,7 @@ def _time(sweep: SweepRecord, events: Sequence[Event]) -> list[Block]:
     return [
         Heading("Time and cost"),
         Paragraph(text),
-        *([Table(("phase", "wall", "CPU"), "lrr", rows)] if rows else []),
+        *([Table(("phase", "wall", "CPU of the driver"), "lrr", rows)] if rows else []),
     ]
 
 

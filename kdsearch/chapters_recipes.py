@@ -22,7 +22,7 @@ CLEARLY = 10  # percentiles from chance, by which a mean over few pairs of bands
 def recipes(sweep: SweepRecord, figures: Mapping[str, Picture | str]) -> list[Block]:
     """Which methods, layer maps and settings did well among students of one size."""
     floor = floors(sweep)
-    base = [summary.group(sweep, "no-KD control", floor)] if floor else []
+    bare = [summary.group(sweep, "no-KD control", floor)] if floor else []
     methods = summary.groups(sweep, lambda config: [results.method_label(config)])
     maps = summary.groups(sweep, results.layer_map_labels)
     return [
@@ -32,7 +32,7 @@ def recipes(sweep: SweepRecord, figures: Mapping[str, Picture | str]) -> list[Bl
             "bands of size: compare down a column. The search tries more of what looks good and stops the "
             "rest early, so these are no fair samples."
         ),
-        *_groups(sweep, "By method", "methods", [*methods, *base]),
+        *_groups(sweep, "By method", "methods", methods, bare),
         *_groups(sweep, "By layer map", "method and map (student>teacher)", maps),
         Heading("Temperature and alpha", 3),
         figure(figures, "recipe"),
@@ -45,15 +45,22 @@ def recipes(sweep: SweepRecord, figures: Mapping[str, Picture | str]) -> list[Bl
     ]
 
 
-def _groups(sweep: SweepRecord, title: str, name: str, found: Sequence[summary.Group]) -> list[Block]:
-    if not found:
+def _groups(
+    sweep: SweepRecord,
+    title: str,
+    name: str,
+    found: Sequence[summary.Group],
+    always: Sequence[summary.Group] = (),
+) -> list[Block]:
+    """The most frequent ones, and those that are shown always below them."""
+    if not found and not always:
         return []
     edges = summary.bands(sweep)
-    used = [index for index in range(len(edges)) if any(group.bands[index] for group in found)]
+    listed = [*found[:MAX_GROUPS], *always]
+    used = [index for index in range(len(edges)) if any(group.bands[index] for group in listed)]
     header = (name, *(_size(edges[i]) for i in used), "all sizes")
     rows = tuple(
-        (group.label, *(_cell(group.bands[i]) for i in used), _cell(group.overall))
-        for group in found[:MAX_GROUPS]
+        (group.label, *(_cell(group.bands[i]) for i in used), _cell(group.overall)) for group in listed
     )
     left = len(found) - MAX_GROUPS
     rest: list[Block] = [Paragraph(f"and {left} more with no more trials than these")] if left > 0 else []
@@ -66,8 +73,9 @@ def _cell(cell: summary.Cell | None) -> str:
 
 def _importances_by_band(sweep: SweepRecord) -> list[Block]:
     """The importances again within each size band, where size cannot be what mattered most."""
-    edges = summary.bands(sweep)
-    shares = [importance.importances(sweep, band) for band in range(len(edges))]
+    used = sorted({trial.band for trial in results.completed(sweep, "search")})
+    edges = [summary.bands(sweep)[band] for band in used]
+    shares = [importance.importances(sweep, band) for band in used]
     if not any(shares):
         return []
     names = sorted(

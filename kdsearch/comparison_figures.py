@@ -26,11 +26,13 @@ def draw_gains(found: Comparison | None, theme: Theme) -> Figure | str:
     """A forest plot: for every configuration its mean gain with interval, and each seed's difference."""
     if found is None:
         return NOT_LISTED
-    rows = [row for row in found.rows if row.gain is not None][:MAX_ROWS]
+    compared = [row for row in found.rows if row.gain is not None]
+    rows = compared[:MAX_ROWS]
     if not rows:
         return "No trial has completed beside its control yet."
+    best = f": the best {len(rows)} of {len(compared)}, all in methods.csv" if compared[MAX_ROWS:] else ""
     xlabel = "gain over no distillation, paired (points of validation accuracy)"
-    figure, axes = canvas("What each method gained", xlabel, "", (9.0, 1.6 + 0.3 * len(rows)))
+    figure, axes = canvas(f"What each method gained{best}", xlabel, "", (9.0, 1.6 + 0.3 * len(rows)))
     colours = {"helped": theme.methods[2], "hurt": theme.methods[1]}
     axes.axvline(0, color=theme.ink, linewidth=1.2, zorder=2)
     for height, row in enumerate(rows):

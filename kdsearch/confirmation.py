@@ -194,7 +194,12 @@ def _on_split(runs: Sequence[TrialRecord], split: Split) -> list[float]:
 
 
 def _differences(one: Confirmed, arm: pairing.Arm, split: Split) -> list[float]:
-    """The student's accuracy less its control's, seed by seed, where both are there and not one training."""
+    """The student's accuracy less its control's, seed by seed, where both are there and not one training.
+
+    None against no distillation for a student that was trained without: its control differs in the recipe.
+    """
+    if arm == "no_kd" and not one.student.config.is_distilled:
+        return []
     pairs = zip(one.runs, one.no_kd if arm == "no_kd" else one.kd, strict=True)
     both = [
         (_accuracy(run, split), _accuracy(control, split))

@@ -51,7 +51,7 @@ class Pick:
     student: TrialRecord | None
     nearest: TrialRecord | None
     control: TrialRecord | None  # a no-KD control within the limits that is more accurate than the student
-    confirmed: Student | None = None  # the repeats that the choice was made by; `student` is one of them
+    confirmed: Student | None = None  # the repeats behind `student`, one of them, or else behind `nearest`
 
 
 def pick(sweep: SweepRecord, limits: Sequence[Limit]) -> Pick:
@@ -60,7 +60,8 @@ def pick(sweep: SweepRecord, limits: Sequence[Limit]) -> Pick:
     Every student of a completed search trial is a candidate. Where the limits are on the sweep's objectives
     the answer is on the front; a limit on another cost can leave only students that are not. After
     confirmation the candidates are the students that were repeated, as far as any of them is within the
-    limits.
+    limits on costs: a single lucky run is no answer where their means fall short. What distillation is worth
+    is then said by paired seeds and not by the luckiest control.
     """
     confirmed = confirmation(sweep)
     repeats = (
@@ -68,17 +69,19 @@ def pick(sweep: SweepRecord, limits: Sequence[Limit]) -> Pick:
     )
     repeated = [student.as_confirmed for student in repeats.values()]  # smallest first, like `completed`
     others = [trial for trial in results.completed(sweep, "search") if trial.student_id not in repeats]
-    found = [*repeated, *others]
-    within = [trial for trial in repeated if _fits(trial, limits)]
-    within = within or [trial for trial in others if _fits(trial, limits)]
+    on_costs = [limit for limit in limits if limit.measure != "val_accuracy"]
+    found = [trial for trial in repeated if _fits(trial, on_costs)] or others
+    within = [trial for trial in found if _fits(trial, limits)]
+    missing = [trial for trial in (*repeated, *others) if not _fits(trial, limits)]
     floor = [trial for trial in no_kd_controls(sweep) if _fits(trial, limits)]
     student = max(within, key=results.accuracy, default=None)
-    nearest = None if within else min(found, key=lambda trial: _excess(trial, limits), default=None)
-    control = max(floor, key=results.accuracy, default=None)
+    nearest = None if within else min(missing, key=lambda trial: _excess(trial, limits), default=None)
+    shown = student or nearest
+    chosen = repeats.get(shown.student_id) if shown else None
+    control = None if chosen and chosen.gain else max(floor, key=results.accuracy, default=None)
     if control and student and results.accuracy(control) <= results.accuracy(student):
         control = None
-    chosen = repeats.get(student.student_id) if student else None
-    return Pick(chosen.median_run if chosen else student, nearest, control, chosen)
+    return Pick(chosen.median_run if student and chosen else student, nearest, control, chosen)
 
 
 def _excess(trial: TrialRecord, limits: Sequence[Limit]) -> float:
@@ -131,6 +134,8 @@ def _of_repeats(confirmed: Student) -> dict[str, Any]:
         "confirmed_val_accuracy_mean": confirmed.validation.mean,
         "test_accuracy_mean": confirmed.test and confirmed.test.mean,
         "p_on_front": confirmed.p_on_front,
+        "gain": confirmed.gain and confirmed.gain.mean,
+        "verdict": confirmed.verdict,
     }
 
 
@@ -239,7 +244,8 @@ def command(arguments: Sequence[str]) -> int:
 def _no_answer(sweep: SweepRecord, found: Pick, limits: Sequence[Limit], options: argparse.Namespace) -> int:
     nearest, message = None, "no search trial has completed yet"
     if found.nearest is not None:
-        nearest = description(sweep, found.nearest, options.folder)
+        run = found.confirmed.median_run if found.confirmed else found.nearest
+        nearest = description(sweep, run, options.folder, found.confirmed)
         miss = miss_words(found.nearest, limits)
         message = f"no student within the limits; the nearest is {found.nearest.student_id}: {miss}"
     if options.json:
@@ -292,7 +298,11 @@ def _repeat_lines(answer: dict[str, Any]) -> list[str]:
     test = answer["test_accuracy_mean"]
     mean, seeds = answer["confirmed_val_accuracy_mean"], answer["num_seeds"]
     on_test = "" if test is None else f", {test:.4f} on test"
-    return [f"repeats     {answer['repeats']}: mean of {seeds} seeds {mean:.4f}{on_test}"]
+    repeats = f"repeats     {answer['repeats']}: mean of {seeds} seeds {mean:.4f}{on_test}"
+    if answer["gain"] is None:
+        return [repeats]
+    gain = f"{100 * answer['gain']:+.2f} points over no distillation, paired by seed: {answer['verdict']}"
+    return [repeats, f"gain        {gain}"]
 
 
 def main() -> int:

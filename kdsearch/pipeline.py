@@ -45,7 +45,7 @@ from kdsearch.lineup import Lineup, Part
 from kdsearch.models import family
 from kdsearch.models.build import cost
 from kdsearch.progress import Progress, front_table
-from kdsearch.records import Choice
+from kdsearch.records import Choice, SweepRecord
 from kdsearch.search import cluster, driver
 from kdsearch.search.bands import CostOf, extreme_students
 from kdsearch.search.conductor import Conductor
@@ -75,7 +75,8 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
     loaded = load_teachers(spec, images, lineup)
     stages = stages_of(lineup, loaded)
     check_num_trials(spec, stages)
-    begin_with = None if warm_start.journalled(journal) else warm_start.points(spec, stages)
+    has_begun = warm_start.journalled(journal)
+    begin_with = None if has_begun else warm_start.points(spec, stages, lineup.settled)
     if spec.confirm.seeds and not len(test):
         progress.say(f"{spec.data.dataset} has no test split: the front is confirmed on validation alone")
     session.begin(spec, journal, cost_of, sizes(images) | {"num_test": len(test)})
@@ -100,9 +101,11 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
         status = "interrupted" if is_interrupt else "failed"
         with contextlib.suppress(OSError):  # a full disk may be why we are here
             journal.append("sweep_ended", status=status, reason=repr(error), phases=phases.seconds)
-        where = shown(output)
-        progress.say(f"{status}; everything so far is kept: run the same command with --resume to go on,")
-        progress.say(f"or python -m kdsearch.report {where} for a report of what there is")
+        if isinstance(error, teachers.TeacherError):
+            progress.say(f"{status}; with another teacher it is another sweep: give it another --output")
+        else:
+            progress.say(f"{status}; everything so far is kept: run the same command with --resume to go on,")
+            progress.say(f"or python -m kdsearch.report {shown(output)} for a report of what there is")
         tracker.finish(output, INTERRUPT_DEADLINE_S if is_interrupt else FINISH_DEADLINE_S)
         if isinstance(error, EXPECTED):
             raise cli.NotFinishedError(str(error)) from error
@@ -292,7 +295,7 @@ def accept(
     before = [event["key"] for event in ready if event.get("name", "") == name]
     if before and before[-1] != teacher.key:
         which = f"the teacher {name}" if name else "the teacher"
-        raise cli.NotFinishedError(f"{which} is not the one that this sweep began with; use another --output")
+        raise teachers.TeacherError(f"{which} is not the one that this sweep began with")
     named = {"name": name} if name else {}
     journal.append("teacher_ready", **named, **described(teacher), **more)
 
@@ -390,7 +393,13 @@ def search(
         if reached is not None:
             progress.say(f"  the search ended when {reached['text']} (search.{reached['budget']})")
     if conductor.all_failed():
-        errors = sorted({trial.error for trial in conductor.sweep.trials.values() if trial.error})
-        raise cli.NotFinishedError(
-            "every search trial failed:\n" + "\n".join(f"  {error}" for error in errors[:3])
-        )
+        raise cli.NotFinishedError(all_failed(conductor.sweep, conductor.num_trials))
+
+
+def all_failed(sweep: SweepRecord, num_trials: int) -> str:
+    """What to say of a search of which nothing came."""
+    errors = sorted({trial.error for trial in sweep.trials.values() if trial.error})
+    lines = ["every search trial failed:", *(f"  {error}" for error in errors[:3])]
+    if len(sweep.of_role("search")) >= num_trials:
+        lines.append("  all were started: --resume with more search.trials, or another recipe and --output")
+    return "\n".join(lines)

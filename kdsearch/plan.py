@@ -128,7 +128,7 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     }
     num_floor = len(floor_controls(spec, cost_function(images)))
     num_search, num_controls = count_trials(spec, lineup.stages(stages), num_floor)
-    begin_with, left_out = warm_start.points(spec, lineup.stages(stages))
+    begin_with, left_out = warm_start.points(spec, lineup.stages(stages), lineup.settled)
     num_trials, slots = num_search + num_controls, local_slots(spec)
     seeds = f", {spec.search.seeds} seeds of each configuration" if spec.search.seeds > 1 else ""
     yield (

@@ -40,9 +40,10 @@ def duration(seconds: float) -> str:
 
 def count(number: float) -> str:
     """`812`, `3.1k`, `1.46M`."""
-    for limit, divisor, unit in ((1e3, 1, ""), (1e6, 1e3, "k"), (1e9, 1e6, "M"), (1e12, 1e9, "G")):
-        if number < limit:
-            return f"{number / divisor:.3g}{unit}"
+    for divisor, unit in ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G")):
+        text = f"{number / divisor:.3g}"
+        if float(text) < 1000:  # 999,600 is 1M
+            return text + unit
     return f"{number:.3g}"
 
 

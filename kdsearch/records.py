@@ -308,13 +308,17 @@ class SweepRecord:
             bisect.insort(self._by_role.setdefault(trial.role, []), trial, key=lambda one: one.number)
         return self._by_role.get(role, ())
 
+    def spent_until(self, now: float) -> float:
+        """Wall seconds of the search as `spent_s` has them, with those since the last event."""
+        return self.spent_s + (max(0.0, now - self.last_time) if self._has_begun else 0.0)
+
     def apply(self, event: Event) -> None:
         """Take in the next event. The first writer of an epoch wins."""
         kind = event["kind"]
         if kind != "mlflow_run":  # may come long after the sweep
             self._has_begun &= kind != "sweep_started"
-            if self._has_begun and not self.budget_reached:
-                self.spent_s += max(0.0, event["time"] - self.last_time)
+            if not self.budget_reached:
+                self.spent_s = self.spent_until(event["time"])
             self.last_time = event["time"]
             self._has_begun |= kind == "trial_started"
         if kind == "sweep_started":

@@ -245,7 +245,11 @@ def diff(old: SweepSpec, new: SweepSpec) -> tuple[list[str], list[str]]:
     for key in before | after:
         was, now = (json.dumps(side[key]) if key in side else "nothing" for side in (before, after))
         if was != now:
-            (budgets if key.startswith(BUDGETS) else fixed).append(f"{key}: {was} -> {now}")
+            # What is asked of the teacher before the search begins changes no result of it.
+            may_change = key.startswith(BUDGETS) or (
+                key.startswith("teacher.") and key.endswith(".min_accuracy")
+            )
+            (budgets if may_change else fixed).append(f"{key}: {was} -> {now}")
     return fixed, budgets
 
 

@@ -68,8 +68,14 @@ def pooled_estimate(
 
 
 def binomial_error(accuracy: float, num_images: int | None) -> float:
-    """The standard error of an accuracy that was measured on so many images; 0 where that is unknown."""
-    return math.sqrt(accuracy * (1 - accuracy) / num_images) if num_images else 0.0
+    """The standard error of an accuracy that was measured on so many images; 0 where that is unknown.
+
+    That of all right or all wrong is not 0: it is taken for half an image less.
+    """
+    if not num_images:
+        return 0.0
+    p = min(max(accuracy, 0.5 / num_images), 1 - 0.5 / num_images)
+    return math.sqrt(p * (1 - p) / num_images)
 
 
 def t_quantile(probability: float, degrees: int) -> float:

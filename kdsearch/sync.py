@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdsearch import cli, tracking, tracking_uri
+from kdsearch import cli, results, tracking, tracking_uri
 from kdsearch.journal import Journal, JournalError
 
 
@@ -23,8 +23,7 @@ def command(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
-    if not options.folder.is_dir():
-        raise cli.UsageError(f"{options.folder}: no such folder")
+    results.load(options.folder)  # a folder that is no sweep is left as it is
     try:
         with Journal(options.folder) as journal:
             result = tracking.sync(

@@ -291,7 +291,7 @@ def check_converged(teacher: Teacher, asked: float | None) -> None:
         advice = "it had stopped improving: change teacher.train.lr or choose a larger teacher"
     raise TeacherError(
         f"the teacher reached {reached:.4f} validation accuracy, teacher.min_accuracy asks for {asked:g}; "
-        f"{advice}, or lower teacher.min_accuracy"
+        f"{advice}, or lower teacher.min_accuracy and --resume"
     )
 
 

@@ -20,6 +20,7 @@ from kdsearch.spec import Stages, SweepSpec
 
 # A sweep's own: how long its trials are, and what follows from that.
 OF_THE_BUDGET = frozenset({"train.epochs", "train.warmup_epochs", "train.milestones"})
+Settle = Callable[[TrialConfig], TrialConfig]
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,12 @@ class Point:
     params: dict[str, Scalar]
 
 
-def points(spec: SweepSpec, num_teacher_stages: Stages) -> tuple[list[Point], list[str]]:
+def points(
+    spec: SweepSpec, num_teacher_stages: Stages, settle: Settle = lambda config: config
+) -> tuple[list[Point], list[str]]:
     """The points of all folders of `search.warm_start`, and a line for each that does not fit.
 
+    `settle` is the conductor's: journalled configurations have their chain of assistants.
     Raises UsageError, a line for each folder that is none of a sweep, or of one on other data.
     """
     sweeps: dict[Path, SweepRecord] = {}
@@ -51,7 +55,7 @@ def points(spec: SweepSpec, num_teacher_stages: Stages) -> tuple[list[Point], li
         for trial in best(sweep):
             where = f"{folder.name}/{trial.trial_id}"
             try:
-                params = fitted(spec, num_teacher_stages, trial)
+                params = fitted(spec, num_teacher_stages, trial, settle)
             except MisfitError as error:
                 left_out.append(f"{where} left out: {error}")
             else:
@@ -74,14 +78,16 @@ def best(sweep: SweepRecord) -> list[TrialRecord]:
     return [trial for trial in sweep.of_role("search") if trial.trial_id in names]
 
 
-def fitted(spec: SweepSpec, num_teacher_stages: Stages, trial: TrialRecord) -> dict[str, Scalar]:
+def fitted(
+    spec: SweepSpec, num_teacher_stages: Stages, trial: TrialRecord, settle: Settle = lambda config: config
+) -> dict[str, Scalar]:
     """The trial's configuration as params of this spec's space. Raises MisfitError where it is not in it.
 
     The number of epochs and what follows from it are this sweep's.
     """
     known = {**answers(trial.config), **trial.params}
     asked = Answers(lambda name, _: known.get(name))
-    config = space.suggest(asked, spec, num_teacher_stages, seed=0)
+    config = settle(space.suggest(asked, spec, num_teacher_stages, seed=0))
     here, there = config.flat(), trial.config.flat()
     for key in sorted((here.keys() | there.keys()) - OF_THE_BUDGET):
         if here.get(key) != there.get(key):

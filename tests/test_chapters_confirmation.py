@@ -141,3 +141,25 @@ def test_before_confirmation_the_terminal_has_no_blank_columns():
     with console.capture() as capture:
         console.print(front_table(replay(journals.realistic(20).events)))
     assert "confirmed" not in capture.get()
+
+
+def test_a_student_that_was_confirmed_before_the_search_went_on_is_not_called_near_the_front():
+    story = journals.Story(data={"num_validation": 5000})
+    story.trial(0, [0.1, 0.69], 10_000)
+    story.trial(1, [0.1, 0.60], 9_000, trial_config=journals.config(temperature=2.0))
+    searched = replay(story.events)
+    for number, partner in enumerate(["t0000", "t0001"]):
+        config = pairing.repeat(searched, searched.trials[partner], 1)
+        story.trial(number, [0.1, 0.6], 10_000, "confirm", trial_config=config, partner=partner)
+    story.trial(2, [0.1, 0.68], 8_000, trial_config=journals.config(temperature=3.0))  # better and smaller
+    sweep = replay(story.events)
+    text = document.to_markdown(chapters_confirmation.confirmed(sweep, confirmation(sweep), "no figure here"))
+    assert "| t0001 | earlier |" in text
+    assert "1 student of the search's front and 1 that an earlier confirmation had chosen" in text
+    assert "within noise" not in text
+
+
+def test_a_listed_search_over_several_seeds_is_not_called_unconfirmed():
+    story = journals.Story(spec={"search": {"seeds": 3}})
+    story.trial(0, [0.6], 10_000)
+    assert "Unconfirmed" not in " ".join(chapters_confirmation.limits(replay(story.events), None))

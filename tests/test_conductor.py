@@ -276,6 +276,14 @@ def test_a_session_after_the_search_uses_no_search_time(tmp_path: Path) -> None:
     assert replay(story.events).spent_s == pytest.approx(4.1 + 90)
 
 
+def test_the_time_before_a_sessions_first_trial_is_not_the_searchs(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, "search.time_s=60")
+    sweep.conductor._clock = lambda: sweep.conductor.sweep.last_time + 61
+
+    assert sweep.conductor.next_task() is not None
+    assert not sweep.conductor.search_is_over
+
+
 def test_a_time_budget_starts_nothing_new_when_it_is_spent(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, "search.time_s=60")
     sweep.conductor._clock = lambda: sweep.conductor.sweep.last_time + 61

@@ -213,3 +213,18 @@ def test_a_student_of_plain_kd_has_no_gain_over_itself():
     story.trial(0, [0.1, 0.5], 10_000, trial_config=of(0.25, pairing.PLAIN_TEMPERATURE))
     repeated(story, {"t0000": [0.50, 0.52]})
     assert found_in(story).students[0].gain_over_kd is None
+
+
+def test_a_student_without_distillation_has_no_gain_over_a_control_with_another_recipe():
+    story = journals.Story().teacher()
+    story.trial(0, [0.1, 0.5], 10_000, trial_config=journals.config(distill={}))
+    sweep = replay(story.events)
+    trial, sequel = sweep.trials["t0000"], Sequel(story)
+    tuned = pairing.with_recipe(pairing.plain(sweep, trial.config, "no_kd"), 0.2, 0.0)
+    sequel.add("control", tuned, trial, 0.6, "tune_no_kd")
+    again = pairing.repeat(sweep, trial, 1)
+    sequel.add("confirm", again, trial, 0.5)
+    sequel.add("control", pairing.with_recipe(again, 0.2, 0.0), trial, 0.45, "no_kd")
+    student = found_in(story).students[0]
+    assert student.no_kd.mean == 0.45
+    assert (student.gain, student.verdict) == (None, "")

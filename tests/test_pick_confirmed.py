@@ -85,3 +85,35 @@ def test_the_answer_names_what_it_repeats_and_the_mean(story, tmp_path, capsys):
 def test_the_lines_say_so_too(story, tmp_path, capsys):
     assert pick.command([str(story.write(tmp_path))]) == 0
     assert "repeats     t0001: mean of 3 seeds 0.6600, 0.6500 on test" in capsys.readouterr().out
+
+
+def test_a_single_lucky_run_is_no_answer_where_the_means_fall_short(story, tmp_path, capsys):
+    story.trial(
+        4, [0.1, 0.676], 29_000, trial_config=of(0.5)
+    )  # nobody repeated it: t0001 is smaller and better
+    assert pick.command([str(story.write(tmp_path)), "--min-accuracy", "0.675", "--json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["student_id"] is None
+    assert "the nearest is t0001: its accuracy 0.6600 is 1.50 points below" in answer["message"]
+    nearest = answer["nearest"]
+    assert (nearest["repeats"], nearest["basis"]) == ("t0001", pick.CONFIRMED_BASIS)
+
+
+def test_what_distillation_is_worth_is_said_by_pairs_and_not_by_the_luckiest_control(story, tmp_path, capsys):
+    sweep = replay(story.events)
+    for number, run in enumerate(sweep.of_role("confirm")):
+        story.trial(
+            number,
+            [0.1, run.val_accuracy - 0.005],
+            int(run.cost["params"]),
+            "control",
+            trial_config=pairing.expected_pair(sweep, run, "no_kd"),
+            purpose="no_kd",
+            partner=run.trial_id,
+            test_accuracy=run.test_accuracy - 0.005,
+        )
+    assert pick.command([str(story.write(tmp_path))]) == 0
+    out = capsys.readouterr().out
+    assert "repeats     t0001: mean of 3 seeds 0.6600" in out  # and a control of it has 0.6650
+    assert "gain        +0.50 points over no distillation, paired by seed" in out
+    assert "more accurate" not in out

@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from journals import Story
 
 from kdsearch import cli
-from kdsearch.pipeline import shown
-from kdsearch.progress import Progress, _Console
+from kdsearch.pipeline import all_failed, shown
+from kdsearch.progress import Progress, _Console, count
+from kdsearch.records import replay
 
 
 def test_a_reader_who_went_away_does_not_end_the_sweep() -> None:
@@ -38,3 +40,20 @@ def test_a_folder_is_shown_as_one_types_it(tmp_path: Path, monkeypatch: pytest.M
     assert shown(tmp_path / "reports" / "x") == "reports/x"
     assert shown(tmp_path / "my runs") == "'my runs'"
     assert shown(Path("/elsewhere/my runs")) == "'/elsewhere/my runs'"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(812, "812"), (999.6, "1k"), (3_140, "3.14k"), (999_600, "1M"), (1.46e6, "1.46M"), (2e9, "2G")],
+)
+def test_counts_in_three_digits_with_the_unit_that_the_rounded_one_has(number: float, text: str) -> None:
+    assert count(number) == text
+
+
+@pytest.mark.parametrize(("num_trials", "is_said"), [(1, True), (2, False)])
+def test_where_no_trial_is_left_nobody_is_sent_to_resume(num_trials: int, is_said: bool) -> None:
+    story = Story()
+    story.trial(0, [], status="failed", error="not finite in epoch 1")
+    said = all_failed(replay(story.events), num_trials)
+    assert "not finite in epoch 1" in said
+    assert ("with more search.trials" in said) == is_said

@@ -69,8 +69,9 @@ def test_slot_seconds_begin_with_the_first_end_and_do_not_ask_where_a_trial_ran(
         story.trial(number, [0.5], trial_config=config(seed=number))
         story.events[-1]["time"] = ended
     sweep = replay(story.events)
-    assert overhead.slot_seconds(sweep, 1) == 11
-    assert overhead.slot_seconds(sweep, 2) == (14 + 9) - (3 + 4)
+    ends = [trial.ended for trial in sweep.trials.values()]
+    assert overhead.between_ends(ends, 1) == 11
+    assert overhead.between_ends(ends, 2) == (14 + 9) - (3 + 4)
     assert [one.seed for one in overhead.counted(sweep, 2)] == [2, 3, 4]
 
 

@@ -379,10 +379,12 @@ def test_a_difference_is_named_with_both_values_and_budgets_stand_apart(load):
             "resources.max_concurrent=2",
             "train.lr.low=0.02",
             "student=wrn",
+            "teacher.min_accuracy=0.1",
         ],
     )
     fixed, budgets = spec.diff(old, new)
     assert budgets == [
+        "teacher.min_accuracy: null -> 0.1",
         "search.trials: 200 -> 400",
         "confirm.seeds: 3 -> 5",
         "resources.max_concurrent: null -> 2",

@@ -5,7 +5,7 @@ import statistics as plain
 
 import pytest
 
-from kdsearch.statistics import estimate, pooled_estimate, t_quantile, verdict
+from kdsearch.statistics import binomial_error, estimate, pooled_estimate, t_quantile, verdict
 
 
 @pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.706), (2, 4.303), (4, 2.776), (30, 2.042)])
@@ -73,3 +73,9 @@ def test_a_single_value_has_a_pooled_interval():
 def test_without_a_known_spread_there_is_no_pooled_interval(variance, degrees):
     found = pooled_estimate([0.5, 0.6], variance, degrees)
     assert (found.mean, found.low, found.high) == (pytest.approx(0.55), None, None)
+
+
+def test_all_right_on_few_images_is_not_certain():
+    assert binomial_error(0.9, 100) == pytest.approx(0.03)
+    assert binomial_error(1.0, 100) == binomial_error(0.995, 100) > 0
+    assert binomial_error(0.9, None) == 0

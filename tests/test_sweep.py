@@ -246,7 +246,9 @@ def test_a_teacher_that_did_not_converge_ends_the_sweep_with_advice(tmp_path: Pa
 
     assert sweep.run("--set", "teacher.min_accuracy=0.999") == 3
     assert "teacher.min_accuracy asks for 0.999" in sweep.log()
+    assert "or lower teacher.min_accuracy and --resume" in sweep.log()
     assert "Traceback" not in sweep.log()
+    assert sweep.run("--resume", "--set", "teacher.min_accuracy=0.01") == 0
 
 
 @pytest.mark.slow

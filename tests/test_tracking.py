@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 from journals import Story, config
 from mlflow_template import new_store
 
+import kdsearch.sync
+from kdsearch import cli
 from kdsearch.mlflow_mirror import Mirror, StoredRun
 from kdsearch.mlflow_runs import legal_name
 from kdsearch.records import Event
@@ -754,3 +756,9 @@ def test_a_server_killed_in_the_middle_has_everything_in_the_end(uri: str, tmp_p
     assert stored.num_runs == 5
     assert stored.history("t0000") == [(1, 0.3), (2, 0.5)]
     assert (tmp_path / "mlartifacts").is_dir()
+
+
+def test_a_folder_that_is_no_sweeps_is_left_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(cli.UsageError, match=r"no events\.jsonl in it; give the folder of a sweep"):
+        kdsearch.sync.command([str(tmp_path)])
+    assert list(tmp_path.iterdir()) == []

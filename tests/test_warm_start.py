@@ -16,7 +16,7 @@ from kdsearch import chapters, cli, front, space, warm_start
 from kdsearch import spec as specs
 from kdsearch.document import Paragraph
 from kdsearch.mlflow_runs import trial_run
-from kdsearch.records import SweepRecord, TrialConfig, replay
+from kdsearch.records import Choice, SweepRecord, TrialConfig, replay
 from kdsearch.search import usual
 from kdsearch.search.answers import MisfitError
 from kdsearch.spec import SweepSpec
@@ -234,3 +234,20 @@ def test_the_report_names_the_students_of_the_front_that_were_not_proposed() -> 
     ]
 
     assert "Not proposed by the search: t0000 (warm start from before/t0012)." in texts
+
+
+def test_a_student_of_teacher_assistants_is_replayed_with_its_number_of_steps(tmp_path: Path) -> None:
+    steps = "steps: {type: int, low: 0, high: 2}"
+    chain = f"teacher={{assistants: {{resnet: {{depth: 8, train: {{epochs: 2}}}}, {steps}}}}}"
+    record, here = earlier(tmp_path / "before", chain), spec_here(tmp_path, chain)
+    for number, trial in enumerate(record.of_role("search")):
+        trial.params = {**trial.params, "teacher.steps": number % 3}
+        asked = dataclasses.replace(trial.config, teacher=Choice("", {"steps": number % 3}))
+        trial.config = settled(asked)
+        assert warm_start.fitted(here, 3, trial, settled)["teacher.steps"] == number % 3
+
+
+def settled(config: TrialConfig) -> TrialConfig:
+    """The configuration with the chain that its steps make, as the conductor journals it."""
+    names = ["", "0.5", "0.7>0.4"][config.teacher.options["steps"]]
+    return dataclasses.replace(config, teacher=Choice("", {"assistants": names} if names else {}))

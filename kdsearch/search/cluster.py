@@ -88,9 +88,9 @@ def _start(where: Mapping[str, Any]) -> None:
         logger.warning("%s; trying once more", error)
         ray.shutdown()
         _init(where, "Ray did not start")
-    node: Any = ray._private.worker._global_node
-    with suppress(Exception):  # private: without it Ray is but a little slower
-        node.kill_log_monitor()
+    private: Any = ray._private
+    with suppress(Exception):  # without it Ray is but a little slower
+        private.worker._global_node.kill_log_monitor()
 
 
 def _init(where: Mapping[str, Any], what: str) -> None:

@@ -141,7 +141,7 @@ class Conductor:
         """Journal the budget that ends the search, once."""
         if self.search_is_over:
             return
-        spent_s = self.sweep.spent_s + self._clock() - self.sweep.last_time
+        spent_s = self.sweep.spent_until(self._clock())
         found = budgets.reached(self._spec, self.sweep, self.num_trials, spent_s)
         if found is not None:
             self._write("budget_reached", None, **dataclasses.asdict(found))
