@@ -306,7 +306,7 @@ class SweepRecord:
         num_ordered = sum(map(len, self._by_role.values()))
         for trial in itertools.islice(self.trials.values(), num_ordered, None):
             bisect.insort(self._by_role.setdefault(trial.role, []), trial, key=lambda one: one.number)
-        return self._by_role.get(role, ())
+        return self._by_role.setdefault(role, [])
 
     def spent_until(self, now: float) -> float:
         """Wall seconds of the search as `spent_s` has them, with those since the last event."""

@@ -10,9 +10,10 @@ import pytest
 from kill import Killable, Moment
 from rich.console import Console
 
-from kdsearch import cli, pipeline
+from kdsearch import pipeline
 from kdsearch.journal import Journal
 from kdsearch.progress import Progress
+from kdsearch.teacher import TeacherError
 from kdsearch.teacher_model import Teacher
 
 SPEC = """
@@ -67,7 +68,7 @@ def test_a_resumed_sweep_refuses_another_network_under_a_teachers_name(tmp_path:
     ready(journal, "big", "key of big")
     ready(journal, "small", "key of small")
     ready(journal, "big", "key of big")
-    with pytest.raises(cli.NotFinishedError, match="the teacher small is not the one that this sweep began"):
+    with pytest.raises(TeacherError, match="the teacher small is not the one that this sweep began"):
         ready(journal, "small", "key of another")
 
 
