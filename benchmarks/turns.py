@@ -55,6 +55,7 @@ def run(commands: Mapping[str, Sequence[str]], folder: Path) -> dict[str, Turns]
     finally:
         for process in processes.values():
             _signal(_tree(process), signal.SIGKILL)
+            process.wait()
     return turns
 
 

@@ -44,8 +44,8 @@ from kdsearch.layout import Shape, choose, journalled
 from kdsearch.lineup import Lineup, Part
 from kdsearch.models import family
 from kdsearch.models.build import cost
-from kdsearch.progress import Progress, front_table
-from kdsearch.records import Choice, SweepRecord
+from kdsearch.progress import Progress, all_failed, front_table
+from kdsearch.records import Choice
 from kdsearch.search import cluster, driver
 from kdsearch.search.bands import CostOf, extreme_students
 from kdsearch.search.conductor import Conductor
@@ -394,12 +394,3 @@ def search(
             progress.say(f"  the search ended when {reached['text']} (search.{reached['budget']})")
     if conductor.all_failed():
         raise cli.NotFinishedError(all_failed(conductor.sweep, conductor.num_trials))
-
-
-def all_failed(sweep: SweepRecord, num_trials: int) -> str:
-    """What to say of a search of which nothing came."""
-    errors = sorted({trial.error for trial in sweep.trials.values() if trial.error})
-    lines = ["every search trial failed:", *(f"  {error}" for error in errors[:3])]
-    if len(sweep.of_role("search")) >= num_trials:
-        lines.append("  all were started: --resume with more search.trials, or another recipe and --output")
-    return "\n".join(lines)

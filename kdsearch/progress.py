@@ -71,6 +71,15 @@ def stage(left: Left) -> str:
     return f"still to start: {words}" if words else ""
 
 
+def all_failed(sweep: SweepRecord, num_trials: int) -> str:
+    """What to say of a search of which nothing came."""
+    errors = sorted({trial.error for trial in sweep.trials.values() if trial.error})
+    lines = ["every search trial failed:", *(f"  {error}" for error in errors[:3])]
+    if len(sweep.of_role("search")) >= num_trials:
+        lines.append("  all were started: --resume with more search.trials, or another recipe and --output")
+    return "\n".join(lines)
+
+
 def best_by_band(sweep: SweepRecord) -> list[TrialRecord | None]:
     """The completed student with the best validation accuracy in each size band, smallest band first."""
     bands: list[TrialRecord | None] = [None] * (len(sweep.header["bands"]["edges"]) - 1)

@@ -57,7 +57,8 @@ def check_same_spec(journal: Journal, spec: SweepSpec) -> None:
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
         raise cli.UsageError(
-            f"{journal.path.parent} was begun with another spec; only budgets may change on --resume\n{lines}"
+            f"{journal.path.parent} was begun with another spec; only budgets and teacher.min_accuracy may "
+            f"change on --resume\n{lines}"
         )
 
 

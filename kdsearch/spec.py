@@ -245,12 +245,13 @@ def diff(old: SweepSpec, new: SweepSpec) -> tuple[list[str], list[str]]:
     for key in before | after:
         was, now = (json.dumps(side[key]) if key in side else "nothing" for side in (before, after))
         if was != now:
-            # What is asked of the teacher before the search begins changes no result of it.
-            may_change = key.startswith(BUDGETS) or (
-                key.startswith("teacher.") and key.endswith(".min_accuracy")
-            )
-            (budgets if may_change else fixed).append(f"{key}: {was} -> {now}")
+            (budgets if _may_change(key) else fixed).append(f"{key}: {was} -> {now}")
     return fixed, budgets
+
+
+def _may_change(key: str) -> bool:
+    """Budgets, and what is asked of the teacher before the search: it changes none of its results."""
+    return key.startswith(BUDGETS) or (key.startswith("teacher.") and key.endswith(".min_accuracy"))
 
 
 Stages = int | Mapping[str, int]  # of the teacher, or by name where there is a choice

@@ -9,7 +9,7 @@ import re
 import journals
 import pytest
 
-from kdsearch import chapters, comparison, document, figures, report, results
+from kdsearch import chapters, comparison, comparison_figures, document, figures, report, results
 from kdsearch.figure_style import DARK, LIGHT
 from kdsearch.records import Choice, replay
 
@@ -266,3 +266,15 @@ def test_a_comparison_keeps_configurations_apart_by_everything_but_the_seed():
     configs = [row.config for row in story.compare().rows]
     assert len({repr(dataclasses.replace(config, seed=0)) for config in configs}) == len(configs) == 3
     assert {results.method_label(config) for config in configs} == {"kd", "rkd", "fitnet"}
+
+
+def test_a_figure_of_fewer_rows_than_there_are_says_so(monkeypatch):
+    found = four_methods().compare()
+    whole = comparison_figures.draw_gains(found, LIGHT)
+    monkeypatch.setattr(comparison_figures, "MAX_ROWS", 2)
+    cut = comparison_figures.draw_gains(found, LIGHT)
+    titles = [drawn.axes[0].get_title() for drawn in (whole, cut)]
+    assert titles == [
+        "What each method gained",
+        "What each method gained: the best 2 of 3, all in methods.csv",
+    ]

@@ -88,9 +88,8 @@ def test_the_lines_say_so_too(story, tmp_path, capsys):
 
 
 def test_a_single_lucky_run_is_no_answer_where_the_means_fall_short(story, tmp_path, capsys):
-    story.trial(
-        4, [0.1, 0.676], 29_000, trial_config=of(0.5)
-    )  # nobody repeated it: t0001 is smaller and better
+    # Nobody repeated it: t0001 is smaller and better.
+    story.trial(4, [0.1, 0.676], 29_000, trial_config=of(0.5))
     assert pick.command([str(story.write(tmp_path)), "--min-accuracy", "0.675", "--json"]) == 1
     answer = json.loads(capsys.readouterr().out)
     assert answer["student_id"] is None

@@ -9,8 +9,8 @@ import pytest
 from journals import Story
 
 from kdsearch import cli
-from kdsearch.pipeline import all_failed, shown
-from kdsearch.progress import Progress, _Console, count
+from kdsearch.pipeline import shown
+from kdsearch.progress import Progress, _Console, all_failed, count
 from kdsearch.records import replay
 
 

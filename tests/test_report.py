@@ -16,7 +16,17 @@ import pytest
 import yaml
 from test_comparison import four_methods, temperatures
 
-from kdsearch import chapters, document, figures, importance, report, results, words
+from kdsearch import (
+    chapters,
+    chapters_recipes,
+    document,
+    figures,
+    importance,
+    pairing,
+    report,
+    results,
+    words,
+)
 from kdsearch.figure_style import DARK, LIGHT, style, themed
 from kdsearch.records import replay
 
@@ -343,6 +353,37 @@ def test_methods_and_layer_maps_are_compared_within_bands(simulated):
     assert re.search(r"^\| kd \+ \w+ \|.*\d\.\d{4} / \d\.\d{4} \(\d+\)", page, re.MULTILINE)
     assert re.search(r"^\| (at|fitnet) stage\d>stage\d.* \|", page, re.MULTILINE)
     assert re.search(r"^\| no-KD control \|", page, re.MULTILINE)
+
+
+def test_the_no_kd_row_stays_below_however_many_methods(monkeypatch):
+    monkeypatch.setattr(chapters_recipes, "MAX_GROUPS", 1)
+    page = text_of(journals.realistic(40))
+    assert re.search(r"^\| no-KD control \|.*\n\nand \d+ more", page, re.MULTILINE)
+
+
+def test_importances_are_shown_for_the_size_bands_that_have_students():
+    story = journals.Story().teacher()
+    lr = {"name": "FloatDistribution", "attributes": {"low": 0.01, "high": 0.3, "step": None, "log": True}}
+    for number in range(12):
+        story.trial(number, [0.5 + 0.01 * number], optuna={"train.lr": (0.02 * (1 + number), lr)})
+    (header,) = re.findall(r"^\| setting \|.*", text_of(story), re.MULTILINE)
+    assert header.count("params") == 1
+
+
+def test_a_student_above_the_teacher_is_one_whose_repeats_are():
+    story = journals.Story(data={"num_validation": 5000}).teacher(accuracy=0.6)
+    story.trial(0, [0.1, 0.61], trial_config=journals.config())
+    assert "More accurate on validation than the teacher: t0000" in text_of(story)
+    sweep = replay(story.events)
+    for number in (1, 2):
+        again = pairing.repeat(sweep, sweep.trials["t0000"], number)
+        story.trial(number, [0.1, 0.58], role="confirm", trial_config=again, partner="t0000")
+    assert "than the teacher" not in text_of(story)
+
+
+def test_a_phase_is_said_to_have_the_drivers_processor_time():
+    story = small_story().ended()
+    assert "| phase | wall | CPU of the driver |" in text_of(story)
 
 
 def test_every_markdown_table_has_as_many_cells_in_every_row(simulated):

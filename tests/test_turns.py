@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks import turns
@@ -51,3 +52,4 @@ def test_a_command_that_fails_ends_the_others(tmp_path: Path) -> None:
     commands = {"lasts": ["sleep", "60"], "fails": ["false"]}
     with pytest.raises(subprocess.CalledProcessError):
         turns.run(commands, tmp_path)
+    assert not [one for one in psutil.Process().children() if one.name() == "sleep"]

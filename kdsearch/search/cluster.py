@@ -33,11 +33,12 @@ _ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the journal has them in words
     "TUNE_RESULT_BUFFER_LENGTH": "0",
 }
-# Nobody looks at a local Ray's metrics and list of tasks; with the log monitor, which hands on what
-# `log_to_driver=False` throws away, they took a third of what Ray's own processes take from trainings.
-_WITHOUT_WATCHERS = {"enable_metrics_collection": False, "task_events_report_interval_ms": 0}
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
+
+# Nobody looks at a local Ray's metrics and list of tasks; with the log monitor, which hands on what
+# `log_to_driver=False` throws away, they took half of what Ray's own processes take from trainings.
+_WITHOUT_WATCHERS = {"enable_metrics_collection": False, "task_events_report_interval_ms": 0}
 
 import ray  # noqa: E402  # after its environment
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
