@@ -7,10 +7,10 @@ the teacher. So what two trainings side by side take from one another is on both
 takes from them on one. Beside them Ray Tune alone (`tune_alone.py`) runs the same trainings: what no search
 with it can save. The sides take turns of two seconds (`turns.py`).
 
-Counted are slot-seconds: from the end of each slot's first trial to the end of its last one, so that no start
-is in them; in the pool the seconds of the trainings. Printed are packing, pool over sweep, and the difference
-for each trial, of the sweep and of Tune alone. All trials have one student and one number of epochs, set on
-the first run so that a training takes `--seconds`; what the sampler chooses does not change their work.
+Counted are slot-seconds: from the end of each slot's first trial to the end of its last but one. So no start
+is in them, and no end, where a slot that trains alone trains faster. Printed are packing, pool over sweep, and
+the difference a trial, of the sweep and of Tune alone. All trials have one student and one number of epochs,
+set on the first run so that a training takes `--seconds`; what the sampler chooses does not change their work.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from pathlib import Path
 
 from benchmarks import pairs, turns
 from benchmarks.pairs import Line, Spent
-from benchmarks.turns import Turns
 from kdsearch import journal
 from kdsearch.records import SweepRecord, TrialConfig, replay
 
 GOAL_S = 0.1  # a trial
 GOAL_PACKING = {3: 0.90, 30: 0.97}  # by seconds of a trial
 CALIBRATED_OVER = 8  # epochs
+CALIBRATED_BY = 8  # trials
 ROOT = Path(__file__).parents[1]
 
 SPEC = """
@@ -62,17 +62,17 @@ def alone(side: str, spec: Path, configs: Sequence[TrialConfig], slots: int) -> 
 
 
 def between_ends(ends: Sequence[float], slots: int) -> float:
-    """From the end of each slot's first trial to that of its last one, added up.
+    """From the end of each slot's first trial to that of its last but one, added up.
 
-    Whichever slot a trial ran in: the first trials to end were in different slots, the last ones, too.
+    Whichever slot a trial ran in: while all slots are busy, as many trials in a row end in different ones.
     """
-    return sum(sorted(ends)[-slots:]) - sum(sorted(ends)[:slots])
+    first, last = sorted(ends)[:slots], sorted(ends)[-2 * slots : -slots]
+    return sum(last) - sum(first)
 
 
-def counted(record: SweepRecord, slots: int) -> list[TrialConfig]:
-    """The configurations behind those seconds, in the order in which they ended."""
-    ended = sorted(record.trials.values(), key=lambda trial: trial.ended)
-    return [trial.config for trial in ended[slots:]]
+def in_order(record: SweepRecord) -> list[TrialConfig]:
+    """All configurations, in the order in which their trials ended."""
+    return [trial.config for trial in sorted(record.trials.values(), key=lambda trial: trial.ended)]
 
 
 def swept(output: Path) -> SweepRecord:
@@ -85,37 +85,37 @@ def measured(spec: Path, configs: Sequence[TrialConfig], slots: int) -> Line:
     output.rmdir()
     sides = {side: alone(side, spec, configs, slots) for side in ("pool_alone", "tune_alone")}
     ran = turns.run({"sweep": sweep(spec, output), **sides}, ROOT)
-    pool = json.loads((spec.parent / "pool_alone.json").read_text())
-    tune = json.loads((spec.parent / "tune_alone.json").read_text())
-    ends = [trial.ended for trial in swept(output).trials.values()]
+    ends = {side: json.loads((spec.parent / f"{side}.json").read_text()) for side in sides}
+    ends["sweep"] = [trial.ended for trial in swept(output).trials.values()]
 
-    def spent(side: Turns, seconds: float) -> Line:
-        return asdict(Spent(seconds, sum(side.cpu_s.values())))
+    def spent(side: str) -> Line:
+        seconds = between_ends([ran[side].until(end) for end in ends[side]], slots)
+        return asdict(Spent(seconds, sum(ran[side].cpu_s.values())))
 
-    return {
-        "a": spent(ran["sweep"], between_ends([ran["sweep"].until(end) for end in ends], slots)),
-        "b": spent(ran["pool_alone"], sum(ran["pool_alone"].seconds(*own) for own in pool)),
-        "c": spent(ran["tune_alone"], between_ends([ran["tune_alone"].until(end) for end in tune], slots)),
-    }
+    return {"a": spent("sweep"), "b": spent("pool_alone"), "c": spent("tune_alone")}
 
 
-def written(folder: Path, epochs: int, trials: int, slots: int) -> Path:
+def written(folder: Path, epochs: int, num_counted: int, slots: int) -> Path:
+    """The spec of a sweep of so many counted trials, as many before and as many after as there are slots.
+
+    One of those before is the control that every sweep begins with.
+    """
     path = folder / f"overhead-{epochs}.yaml"
-    path.write_text(SPEC % {"epochs": epochs, "trials": trials, "slots": slots})
+    path.write_text(SPEC % {"epochs": epochs, "trials": num_counted + 2 * slots - 1, "slots": slots})
     return path
 
 
 def epochs_for(seconds: float, slots: int, folder: Path) -> int:
     """As in earlier runs of this benchmark, or measured: so many that a training takes about so long."""
-    earlier = pairs.recorded("overhead", {"seconds": seconds, "slots": slots})
+    earlier = pairs.recorded("overhead", {"seconds": seconds, "slots": slots, "turn_s": turns.TURN_S})
     if earlier:
         return int(earlier[0]["epochs"])
-    short = written(folder, CALIBRATED_OVER, 2 * slots, slots)
+    short = written(folder, CALIBRATED_OVER, CALIBRATED_BY, slots)
     subprocess.run(sweep(short, folder / "calibration"), check=True, stdout=subprocess.DEVNULL)
-    configs = counted(swept(folder / "calibration"), slots)
+    configs = in_order(swept(folder / "calibration"))
     subprocess.run(alone("pool_alone", short, configs, slots), check=True, cwd=ROOT)
-    took = sum(end - start for start, end in json.loads((folder / "pool_alone.json").read_text()))
-    return max(2, round(CALIBRATED_OVER * seconds * len(configs) / took))
+    took = between_ends(json.loads((folder / "pool_alone.json").read_text()), slots) / CALIBRATED_BY
+    return max(2, round(CALIBRATED_OVER * seconds / took))
 
 
 def report(lines: Sequence[Line]) -> str:
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3, help="of a training, about")
     parser.add_argument("--slots", type=int, default=os.cpu_count())
     parser.add_argument(
-        "--trials", type=int, default=20, help="counted ones; as many more as slots run before"
+        "--trials", type=int, default=20, help="counted ones; beside them each slot runs two more"
     )
     parser.add_argument("--pairs", type=int, default=5)
     options = parser.parse_args()
@@ -158,11 +158,10 @@ def main() -> None:
             "epochs": epochs,
             "turn_s": turns.TURN_S,
         }
-        # With the control that every sweep begins with, this many are counted.
-        path = written(folder, epochs, options.trials + slots - 1, slots)
+        path = written(folder, epochs, options.trials, slots)
         # Records what the teacher says, and finds the configurations.
         subprocess.run(sweep(path, folder / "first"), check=True, stdout=subprocess.DEVNULL)
-        configs = counted(swept(folder / "first"), slots)
+        configs = in_order(swept(folder / "first"))
         lines = pairs.collect("overhead", about, lambda _: measured(path, configs, slots), options.pairs)
     print(report(lines))
 

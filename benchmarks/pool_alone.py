@@ -3,7 +3,7 @@
     python -m benchmarks.pool_alone SPEC.yaml CONFIGS.json SLOTS OUT.json
 
 Goes in: a spec, the configurations and the number of processes. Comes out: in OUT.json, when each training
-began and ended. Every process loads data and teacher and trains once before that.
+ended.
 """
 
 from __future__ import annotations
@@ -28,24 +28,17 @@ from kdsearch.teachers import Classroom, Faculty
 Job = tuple[Path, TrialConfig]
 
 
-def begin(job: Job) -> None:
-    """A process's first training, which is not counted, as the first one of a sweep's slot is not."""
-    torch.set_num_threads(1)
-    train(job)
-
-
-def train(job: Job) -> tuple[float, float]:
-    """Train and save one student; when that began and when it ended."""
+def train(job: Job) -> float:
+    """Train and save one student; when that ended."""
     path, config = job
     spec, images, classroom = loaded(path)
     network = classroom.teacher(Choice("")) if config.distill else None
     shelf = classroom.shelf(Choice(""), spec.resources.cache_gb * 1e9) if config.distill else None
-    started = time.time()
     training = training_for(config, images, spec.data.augment, network, "cpu", shelf)
     while not training.finished:
         training.run_epoch(evaluate=training.epoch + 1 == config.train.epochs)
     save_student(path.parent / f"student-{os.getpid()}", training.student, {})
-    return started, time.time()
+    return time.time()
 
 
 @functools.cache
@@ -70,7 +63,7 @@ def arguments(about: str | None) -> argparse.Namespace:
 def main() -> None:
     options = arguments(__doc__)
     jobs = [(options.spec, config) for config in options.configs]
-    with multiprocessing.get_context("spawn").Pool(options.slots, begin, (jobs[0],)) as pool:
+    with multiprocessing.get_context("spawn").Pool(options.slots, torch.set_num_threads, (1,)) as pool:
         options.out.write_text(json.dumps(list(pool.imap_unordered(train, jobs))))
 
 

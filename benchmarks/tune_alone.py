@@ -4,7 +4,7 @@
 
 Goes in: a spec, the configurations and the number of slots. Comes out: in OUT.json, when each training ended.
 No sampler, no early stopping, no journal, no MLflow, no loggers, a report a trial, processes that are used
-again: the least that a search with Tune can take. As many more as there are slots are trained before.
+again: the least that a search with Tune can take.
 """
 
 from __future__ import annotations
@@ -44,16 +44,15 @@ class Training(tune.Trainable):
 
 def main() -> None:
     options = pool_alone.arguments(__doc__)
-    configs = [*options.configs[: options.slots], *options.configs]
     here = str(Path(__file__).parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])  # of the workers
     # Else Tune stages sixteen, and starts a process for the next of them instead of using one that is free.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(options.slots + lookahead(options.slots))
     with tempfile.TemporaryDirectory() as folder, cluster.connected(None, options.slots):
-        trainable = tune.with_parameters(Training, spec=options.spec, configs=configs)
+        trainable = tune.with_parameters(Training, spec=options.spec, configs=options.configs)
         results = tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1}),
-            param_space={"number": tune.grid_search(list(range(len(configs))))},
+            param_space={"number": tune.grid_search(list(range(len(options.configs))))},
             tune_config=tune.TuneConfig(reuse_actors=True),
             run_config=tune.RunConfig(
                 storage_path=folder,

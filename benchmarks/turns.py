@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-TURN_S = 2.0
+TURN_S = 4.0
 
 
 @dataclass

@@ -63,16 +63,18 @@ def test_costs_are_summed_up_thousand_by_thousand() -> None:
     ]
 
 
-def test_slot_seconds_begin_with_the_first_end_and_do_not_ask_where_a_trial_ran() -> None:
+def test_slot_seconds_leave_out_each_slots_first_and_last_trial_wherever_it_ran() -> None:
+    ends = [9.0, 3.0, 4.0, 8.0, 16.0, 14.0]
+    assert overhead.between_ends(ends, 1) == 14 - 3
+    assert overhead.between_ends(ends, 2) == (8 + 9) - (3 + 4)
+
+
+def test_the_bare_trainings_come_in_the_order_in_which_the_sweeps_ended() -> None:
     story = Story()
-    for number, ended in enumerate([3.0, 4.0, 8.0, 9.0, 14.0]):
+    for number, ended in enumerate([8.0, 3.0, 4.0]):
         story.trial(number, [0.5], trial_config=config(seed=number))
         story.events[-1]["time"] = ended
-    sweep = replay(story.events)
-    ends = [trial.ended for trial in sweep.trials.values()]
-    assert overhead.between_ends(ends, 1) == 11
-    assert overhead.between_ends(ends, 2) == (14 + 9) - (3 + 4)
-    assert [one.seed for one in overhead.counted(sweep, 2)] == [2, 3, 4]
+    assert [one.seed for one in overhead.in_order(replay(story.events))] == [1, 2, 0]
 
 
 class CountingStore:
