@@ -5,12 +5,13 @@ digits as anyone starts it: Ray, Optuna, the journal, MLflow, saved students. Th
 as many processes that train the same configurations and save the students, with the same recorded outputs of
 the teacher. So what two trainings side by side take from one another is on both sides, and what the driver
 takes from them on one. Beside them Ray Tune alone (`tune_alone.py`) runs the same trainings: what no search
-with it can save. The sides take turns of two seconds (`turns.py`).
+with it can save. The sides take turns of four seconds (`turns.py`).
 
 Counted are slot-seconds: from the end of each slot's first trial to the end of its last but one. So no start
-is in them, and no end, where a slot that trains alone trains faster. Printed are packing, pool over sweep, and
+is in them, and no end, where a slot that trains alone is faster. Printed are packing (pool over sweep) and
 the difference a trial, of the sweep and of Tune alone. All trials have one student and one number of epochs,
-set on the first run so that a training takes `--seconds`; what the sampler chooses does not change their work.
+set on the first run so that a training takes `--seconds`; what the sampler chooses does not change their
+work.
 """
 
 from __future__ import annotations

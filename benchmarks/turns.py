@@ -1,6 +1,6 @@
 """Commands in turns: what each takes on a machine that is not equally fast all the while.
 
-Goes in: commands. Comes out: when each of them ran. One runs while the others stand still, two seconds each,
+Goes in: commands. Comes out: when each of them ran. One runs while the others stand still, four seconds each,
 so that what slows the machine for a minute slows all of them. Everything that a command starts stands still
 with it (SIGSTOP). Linux only.
 """

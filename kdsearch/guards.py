@@ -50,9 +50,10 @@ def named(teacher: str) -> str:
     return f"the teacher {teacher}" if teacher else "the teacher"
 
 
-def of_spec(spec: SweepSpec) -> list[Caution]:
-    """What the spec alone tells: temperatures that say little, labels that are not used."""
-    return [*_temperature(spec.distill), *_labels(spec.distill)]
+def of_spec(spec: SweepSpec, num_classes: int) -> list[Caution]:
+    """What the spec tells: temperatures that say little, labels unused, methods for more classes."""
+    distill = spec.distill
+    return [*_temperature(distill), *_labels(distill), *_two_classes(distill, num_classes)]
 
 
 def of_sizes(student: str, params: float, teacher_params: float, who: str = "the teacher") -> list[Caution]:
@@ -121,7 +122,9 @@ def _temperature(distill: DistillSpec) -> Iterable[Caution]:
     if not methods:
         return
     fixed = set(distill.schedule) <= {"constant", "warmup"}
-    temperatures = [*reachable(distill.temperature), *_ends(distill, "temperature")]
+    own = [METHODS[name].temperature for name in methods]
+    given = own if distill.temperature is None else reachable(distill.temperature)
+    temperatures = [*given, *_ends(distill, "temperature")]
     if max(temperatures) > HIGH_TEMPERATURE:
         yield Caution(
             "high_temperature",
@@ -133,6 +136,16 @@ def _temperature(distill: DistillSpec) -> Iterable[Caution]:
             "temperature_1",
             "distill.temperature is only 1: a teacher that is sure of its answer then says little more than "
             "the label; 2 to 8 let it show what the other classes have in common",
+        )
+
+
+def _two_classes(distill: DistillSpec, num_classes: int) -> Iterable[Caution]:
+    standardised = sorted({"logit_std", "logit_std_dkd"} & set(distill.slots["response"]))
+    if num_classes == 2 and standardised:
+        yield Caution(
+            "two_classes",
+            f"with two classes {' and '.join(standardised)} can teach nothing: two logits brought to one "
+            "mean and one spread say which is the larger, and no more; kd says how much larger",
         )
 
 

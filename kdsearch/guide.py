@@ -7,6 +7,7 @@ measured, where it has. Comes out: a page of Markdown.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from kdsearch.losses import METHODS, SLOTS, Method
 from kdsearch.online import ONLINE
 from kdsearch.options import Option
 from kdsearch.schedules import SCHEDULES
+from kdsearch.schema_distill import RESPONSE_NUMBERS
 
 
 class Advice(NamedTuple):
@@ -30,7 +32,7 @@ class Advice(NamedTuple):
 # Sorted by key.
 ADVICE: dict[str, Advice] = {
     "ab": Advice(
-        "the student starts from scratch and the schedule has room for a stage before it", "1x1 convs"
+        "the student starts from scratch and the schedule has room for a stage before it", "convs as fitnet's"
     ),
     "at": Advice("the first feature method to try between CNNs: nothing to train, any width"),
     "byot": Advice("no teacher, and the student has several stages", "no teacher; a branch for each stage"),
@@ -80,7 +82,7 @@ ADVICE: dict[str, Advice] = {
         "to compare with: an early method, and not a cheap one", "a decomposition of each map, slow"
     ),
     "tfkd": Advice("no teacher, no time: as cheap as label smoothing", "no teacher"),
-    "tinybert": Advice("both are `vit` with the same patches", "a linear layer"),
+    "tinybert": Advice("both are `vit`", "a linear layer"),
     "vid": Advice("widths differ and some channels cannot be predicted at all", "three 1x1 convs a pair"),
     "wsl": Advice("the teacher is unsure or wrong on a part of the training images"),
 }
@@ -105,7 +107,8 @@ The loss is `label_weight * cross-entropy + alpha * response + sum of weight * t
 - *trains* marks what learns beside the student, and is not in what is saved;
 - *cost* is what a step takes beside a pass of the student and one of the teacher;
 - *labels* is the label weight that a method brings along; `distill.label_weight` overrules it;
-- *defaults* are the source's, for its recipe: the weights are the first thing to search.
+- *defaults* are the source's, for its recipe, and hold where the spec says nothing: the weights are the first
+  thing to search. The temperature is 4 where the table has none.
 
 | method | slot | what the student learns | when | needs | trains | cost | labels | defaults | source |
 |---|---|---|---|---|---|---|---|---|---|
@@ -164,9 +167,15 @@ def row(key: str, method: Method) -> list[str]:
     needs += sorted(method.needs & {"attention", "qkv", "tokens"})
     needs += [f"{method.min_stages} stages"] if method.min_stages > 1 else []
     trains = "yes" if method.learned else "-"
-    return cells(
-        key, method.slot, ", ".join(needs) or "-", trains, labels(method), method.doc, method.options
-    )
+    options = {**numbers(method), **method.options}
+    return cells(key, method.slot, ", ".join(needs) or "-", trains, labels(method), method.doc, options)
+
+
+def numbers(method: Method) -> dict[str, Option]:
+    """What a response method has in place of distill.alpha and distill.temperature."""
+    own = {"alpha": method.alpha} if method.slot == "response" else {}
+    own |= {"temperature": method.temperature} if method.temperature != Method.temperature else {}
+    return {name: dataclasses.replace(RESPONSE_NUMBERS[name], default=value) for name, value in own.items()}
 
 
 def cells(

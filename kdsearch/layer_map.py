@@ -1,8 +1,8 @@
 """Which stages of student and teacher a feature method compares.
 
 Goes in: a map's text (`"stage1>stage2,stage3>stage3"`, student first), its name (`last`, `uniform`, `skip`,
-`all`) or one target per student stage, and both stage counts. Comes out: sorted, unique pairs of stage
-numbers that count from 1 and never cross, so that equal sets of pairs are one map.
+`one_to_one`, `all`) or one target per student stage, and both stage counts. Comes out: sorted, unique pairs
+of stage numbers that count from 1 and never cross, so that equal sets of pairs are one map.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 Pairs = tuple[tuple[int, int], ...]
 
-NAMES = ("all", "last", "skip", "uniform")
+NAMES = ("all", "last", "one_to_one", "skip", "uniform")
 EMBEDDING = "embedding"  # for methods that offer it by default: what feeds the classifiers, no stage at all
 SEARCHED = "searched"  # a word of the spec only: the search picks every student stage's partner
 
@@ -54,12 +54,20 @@ def named(name: str, num_student: int, num_teacher: int) -> Pairs:
     """The pairs of a named map.
 
     `last` compares the last stages; `uniform` gives student stage i the teacher's ceil(i * nt / ns);
-    `skip` is every second pair of `uniform`, counted back from the last; `all` adds to `uniform` its mirror
-    image, so that every stage of both takes part.
+    `skip` is every second pair of `uniform`, counted back from the last; `one_to_one` pairs as many stages as
+    both have, counted back from the last, none twice; `all` adds to `uniform` its mirror image, so that every
+    stage of both takes part.
     """
     uniform = [(stage, _ceil(stage * num_teacher, num_student)) for stage in range(1, num_student + 1)]
     mirrored = [(_ceil(stage * num_student, num_teacher), stage) for stage in range(1, num_teacher + 1)]
-    maps = {"all": uniform + mirrored, "last": uniform[-1:], "skip": uniform[::-2], "uniform": uniform}
+    backwards = [(num_student - n, num_teacher - n) for n in range(min(num_student, num_teacher))]
+    maps = {
+        "all": uniform + mirrored,
+        "last": uniform[-1:],
+        "one_to_one": backwards,
+        "skip": uniform[::-2],
+        "uniform": uniform,
+    }
     return _checked(maps[name])
 
 

@@ -70,8 +70,10 @@ class Lineup:
         rungs, size = self.ladders[teacher.name]
         source = spec_teacher.choices(self.source)[teacher.name]
         assert isinstance(source, Assistants), "only a chain has steps"
-        student = assistants.rounded_down(self.cost_of(config.student)["params"], size)
+        params = self.cost_of(config.student)["params"]
+        student = assistants.rounded_down(params, size)
         some = assistants.chain(rungs, size, student, teacher.options["steps"], source.max_compression)
+        some = tuple(rung for rung in some if rung.params > params)  # the scale is coarse
         options = {"assistants": assistants.name(some)} if some else {}
         return dataclasses.replace(config, teacher=Choice(teacher.name, options))
 

@@ -21,11 +21,11 @@ from kdsearch.data import ImageData
 from kdsearch.data.views import Batch
 from kdsearch.device import NCHW
 from kdsearch.losses.dml import dml
-from kdsearch.losses.terms import alone_epochs, total_loss
+from kdsearch.losses.terms import total_loss
 from kdsearch.models.build import Classifier
 from kdsearch.output_cache import Shelf
 from kdsearch.records import EpochResult, TrialConfig, of_student
-from kdsearch.schedules import now
+from kdsearch.schedules import epochs_alone, now
 from kdsearch.training import Training, build_optimizer
 
 _LOSS = "loss"  # a peer's own total among the terms of a batch; `train_loss` in the end
@@ -120,6 +120,6 @@ class MutualTraining(Training):
 
     def _weight(self, epoch: int) -> float:
         """The mutual term's weight: scheduled as the terms' are, 0 while one of them trains alone."""
-        if any(epoch <= alone_epochs(self.config, slot) for slot in self.config.distill):
+        if epoch <= epochs_alone(self.config):
             return 0.0
         return float(self._mutual["weight"]) * now(self.config, epoch).factor

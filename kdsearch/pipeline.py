@@ -303,7 +303,7 @@ def accept(
 def cautions(spec: SweepSpec, images: ImageData, faculty: Faculty, cost_of: CostOf) -> list[guards.Caution]:
     """What is worth a warning before the search, from the spec, the sizes and a look at every teacher."""
     smallest = extreme_students(spec, cost_of)[0]
-    found = guards.of_spec(spec)
+    found = guards.of_spec(spec, images.num_classes)
     for name, network in faculty.networks.items():
         found += guards.of_teacher(network.report, images.mean, images.std, guards.named(name))
     for name, source in spec_teacher.choices(spec.teacher).items():

@@ -100,7 +100,7 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     for name, student in zip(("smallest", "largest"), students, strict=False):
         step_ms = 1000 * (student.step_s + forward_s)
         yield f"  {name:9} {student}; {step_ms:.3g} ms a step of {batch_size} images"
-    found_out = guards.of_spec(spec)
+    found_out = guards.of_spec(spec, images.num_classes)
     if not any(part.role == "assistant" for part in lineup.parts):
         largest = max(network.cost["params"] for network in built)
         found_out += guards.of_sizes(students[0].family, students[0].cost["params"], largest)

@@ -36,8 +36,20 @@ def _methods(slot: str) -> Section:
 DISTILL = Section(
     "loss = label_weight * cross-entropy + alpha * response + sum of weight * term",
     {
-        "alpha": Option("float", 0.9, "weight of the response term", low=0, high=1000),
-        "temperature": Option("float", 4.0, "softens both sides of the response term", low=0.01, high=1000),
+        "alpha": Option(
+            "float",
+            None,
+            "weight of the response term; default the method's own, 0.9 for kd",
+            low=0,
+            high=1000,
+        ),
+        "temperature": Option(
+            "float",
+            None,
+            "softens both sides of the response term; default the method's own, 4 for kd",
+            low=0.01,
+            high=1000,
+        ),
         "label_weight": Option(
             "float",
             None,

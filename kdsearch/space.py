@@ -94,14 +94,19 @@ def suggest(trial: Trial, spec: SweepSpec, num_teacher_stages: Stages, seed: int
         return _suggest(trial, f"distill.{name}", getattr(spec.distill, name))
 
     taught = any(METHODS[choice.name].teacher for choice in distill.values())
+    published = METHODS[distill["response"].name] if "response" in distill else None
+    alpha = weight("alpha", published is not None)
     # A schedule that brings its own start leaves the trial's temperature without a meaning.
     own = schedule.options.get("temperature_from")
-    temperature = weight("temperature", "response" in distill) if own is None else own
+    temperature = weight("temperature", published is not None) if own is None else own
+    if published is not None:
+        alpha = published.alpha if alpha is None else alpha
+        temperature = published.temperature if temperature is None else temperature
     return TrialConfig(
         student=student,
         train=_train(spec, lambda name, dimension: _suggest(trial, f"train.{name}", dimension)),
         distill=distill,
-        alpha=weight("alpha", "response" in distill),
+        alpha=alpha,
         temperature=temperature,
         label_weight=weight("label_weight", bool(distill)),
         schedule=schedule,

@@ -113,7 +113,7 @@ DISTILL_NUMBERS = ("alpha", "temperature", "label_weight", "teacher_views")
 
 @dataclass(frozen=True)
 class DistillSpec:
-    """`slots` has every one of SLOTS. `label_weight` None leaves it to the method.
+    """`slots` has every one of SLOTS. None leaves `alpha`, `temperature` and `label_weight` to the method.
 
     `teacher_views` is the number of views of an image over which the teacher's answer is averaged;
     `schedule` and `curriculum` are slots over SCHEDULES and CURRICULA.

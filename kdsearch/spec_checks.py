@@ -182,7 +182,8 @@ def _check_label_weight(values: Values, problems: Problems) -> None:
     for name in _subtracting_names(distill) if allowed else ():
         own = distill["response"][name]["alpha"]
         path = ("distill", "alpha") if own is None else ("distill", "response", name, "alpha")
-        if max(reachable(distill["alpha"] if own is None else own)) > 1:
+        alpha = distill["alpha"] if own is None else own
+        if alpha is not None and max(reachable(alpha)) > 1:
             problems.add(path, allowed)
             return
 

@@ -24,8 +24,8 @@ def kinds(found):
     return [caution.kind for caution in found]
 
 
-def of_distill(**distill):
-    return guards.of_spec(spec_with(distill=distill))
+def of_distill(num_classes=10, **distill):
+    return guards.of_spec(spec_with(distill=distill), num_classes)
 
 
 # The spec
@@ -94,6 +94,19 @@ def test_a_label_weight_of_0_leaves_the_labels_out(distill):
     (found,) = of_distill(label_weight=0, **distill)
     assert found.kind == "labels_unused"
     assert "label_weight = 0" in found.text
+
+
+@pytest.mark.parametrize(
+    ("response", "num_classes", "expected"),
+    [
+        ("logit_std", 2, ["two_classes"]),
+        ({"kd": {}, "logit_std_dkd": {}}, 2, ["two_classes"]),
+        ("logit_std", 3, []),
+        ("kd", 2, []),
+    ],
+)
+def test_two_standardised_logits_are_an_occasion_for_a_warning(response, num_classes, expected):
+    assert kinds(of_distill(num_classes, response=response)) == expected
 
 
 # The sizes and the teacher

@@ -8,7 +8,7 @@ import pytest
 from journals import Story, config
 
 from kdsearch import spec as specs
-from kdsearch.records import SweepRecord, replay
+from kdsearch.records import Choice, SweepRecord, replay
 from kdsearch.search.judge import Judge, rungs
 
 SPEC: dict[str, Any] = {
@@ -104,6 +104,30 @@ def test_controls_that_differ_by_seed_say_what_noise_is(second_seed: float, verd
     story.trial(0, [0.68], params=200_000, status="running")
 
     assert rule(story, "t0000") == f"pareto rung 1: {verdict}"
+
+
+AFTER_AN_EPOCH_ALONE = config(distill={"feature": Choice("ab", {"alone": 0.25})})
+
+
+@pytest.mark.parametrize("scheduler", ["pareto", "asha"])
+def test_a_trial_is_not_judged_before_its_classifier_had_its_grace(scheduler: str) -> None:
+    story = better_ones(Story())
+    story.trial(0, [0.1], status="running", trial_config=AFTER_AN_EPOCH_ALONE)
+    judge, sweep = judge_of(story, scheduler)
+
+    assert judge.decide(sweep.trials["t0000"], 0).rule == "before its first rung"
+    assert rule(better_ones(Story()), "t0010", scheduler=scheduler) != "before its first rung"
+
+
+@pytest.mark.parametrize("scheduler", ["pareto", "asha"])
+def test_nobody_is_compared_with_a_trial_that_has_not_seen_a_label(scheduler: str) -> None:
+    story = settled(Story())
+    for number in range(11, 19):
+        story.trial(number, [0.9], status="stopped", trial_config=AFTER_AN_EPOCH_ALONE)
+    story.trial(0, [0.1], status="running")
+    judge, sweep = judge_of(story, scheduler)
+
+    assert judge.decide(sweep.trials["t0000"], 0).goes_on
 
 
 def test_asha_judges_on_arrival_and_never_again() -> None:

@@ -22,6 +22,8 @@ def crosses(pairs):
         ("uniform", 4, 3, "stage1>stage1,stage2>stage2,stage3>stage3,stage4>stage3"),
         ("skip", 3, 3, "stage1>stage1,stage3>stage3"),
         ("skip", 4, 3, "stage2>stage2,stage4>stage3"),
+        ("one_to_one", 3, 4, "stage1>stage2,stage2>stage3,stage3>stage4"),
+        ("one_to_one", 4, 3, "stage2>stage1,stage3>stage2,stage4>stage3"),
         ("all", 2, 3, "stage1>stage1,stage1>stage2,stage2>stage2,stage2>stage3"),
         ("all", 1, 3, "stage1>stage1,stage1>stage2,stage1>stage3"),
     ],

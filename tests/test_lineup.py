@@ -123,6 +123,15 @@ def test_every_chain_that_a_student_can_get_is_trained_before():
             assert teacher_name(found.settled(config).teacher) in names
 
 
+def test_every_assistant_is_larger_than_the_student_that_it_teaches():
+    found = laid_out(CHAIN)
+    for steps, width in itertools.product((0, 1, 2), (n / 100 for n in range(13, 200))):
+        student = Choice("resnet", {"width": width})
+        config = TrialConfig(student, TrainConfig(1), teacher=Choice("", {"steps": steps}))
+        chain = found.settled(config).teacher.options.get("assistants")
+        assert all(float(wide) > width for wide in (chain.split(">") if chain else []))
+
+
 def test_an_assistant_comes_after_the_one_that_teaches_it():
     seen = set()
     for part in laid_out(CHAIN).parts:

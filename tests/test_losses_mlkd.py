@@ -87,3 +87,19 @@ def test_trains_on_a_strong_view(masking, augment):
     assert first.terms == second.terms
     assert set(first.terms) == {"label", "mlkd", "mlkd_strong_label"}
     assert all(math.isfinite(value) and value > 0 for value in first.terms.values())
+
+
+def test_the_strong_views_labels_are_smoothed_like_the_plain_ones():
+    small = few_digits(80)
+    student, teacher = (
+        Choice("resnet", {"depth": 8, "width": 0.25}),
+        build("mlp", {}, 10, 1, small.image_size),
+    )
+
+    def strong_label(label_smoothing):
+        recipe = TrainConfig(epochs=1, batch_size=40, lr=1e-12, label_smoothing=label_smoothing)
+        distill = {"response": Choice("mlkd")}
+        config = TrialConfig(student, recipe, distill=distill, alpha=1.0, temperature=4.0)
+        return Training(config, small, (), teacher).run_epoch().terms["mlkd_strong_label"]
+
+    assert strong_label(0.5) != pytest.approx(strong_label(0.0), rel=1e-4)

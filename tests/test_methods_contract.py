@@ -461,7 +461,7 @@ def test_depends_on_the_labels_only_where_declared(key: str) -> None:
 def changed(option: Option, name: str) -> Any:
     """Another value that the option allows."""
     if name == "negatives":
-        return 5  # there are no more than a quarter of the samples
+        return 5  # there are no more than images of other classes
     if name == "layer_map":
         return {"last": "all"}.get(option.default, "skip")
     if option.type == "bool":

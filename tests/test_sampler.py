@@ -85,6 +85,17 @@ def test_the_gain_is_that_of_the_sizes_nearest() -> None:
     assert fidelity.final_accuracy(stopped, [*far, *near]) == pytest.approx(0.5)
 
 
+def test_nobody_is_carried_on_by_one_that_had_not_begun_to_learn_the_labels() -> None:
+    stopped = record(0, [0.3], 0.1, "stopped")
+    usual = record(1, [0.2, 0.3, 0.3, 0.4], 0.1)
+    late = [
+        dataclasses.replace(one, config=dataclasses.replace(one.config, distill={"feature": Choice("fsp")}))
+        for one in (record(number, [0.1, 0.5, 0.7, 0.9], 0.1) for number in range(2, 6))
+    ]
+    assert fidelity.final_accuracy(stopped, [usual, *late]) == pytest.approx(0.5)
+    assert fidelity.final_accuracy(stopped, late) is None
+
+
 def test_a_carried_on_accuracy_is_one_at_most() -> None:
     stopped = record(0, [0.9], 0.1, "stopped")
 

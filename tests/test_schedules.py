@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from kdsearch.records import Choice, TrainConfig, TrialConfig
-from kdsearch.schedules import SCHEDULES, Now, now
+from kdsearch.schedules import SCHEDULES, Now, epochs_alone, now, slots_in_force
 
 
 def trial(schedule: str, epochs: int = 11, **options: float) -> TrialConfig:
@@ -68,3 +70,23 @@ def test_one_epoch_is_a_schedules_end(name: str) -> None:
     ends = {"linear": {"temperature_to": 1.0}, "cosine": {"temperature_to": 1.0}}
     expected = {"warmup": Now(0.5, 4.0, 1.0)}.get(name, Now(0.5, 1.0, 1.0))
     assert now(trial(name, epochs=1, **ends.get(name, {})), 1) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs", "alone"),
+    [({}, 60, 8), ({"alone": 0.5}, 5, 3), ({"alone": 1.0}, 4, 3), ({}, 1, 0)],
+)
+def test_a_term_trains_alone_for_its_share_and_leaves_the_labels_an_epoch(
+    options: dict[str, float], epochs: int, alone: int
+) -> None:
+    distill = {"response": Choice("kd"), "feature": Choice("ab", options)}
+    config = dataclasses.replace(trial("constant", epochs), distill=distill)
+    assert epochs_alone(config) == alone
+    assert [slots_in_force(config, epoch) for epoch in range(1, epochs + 1)] == [
+        *[["feature"]] * alone,
+        *[["response"] if alone else ["response", "feature"]] * (epochs - alone),
+    ]
+
+
+def test_most_methods_train_beside_the_labels_from_the_first_epoch() -> None:
+    assert epochs_alone(trial("constant")) == 0

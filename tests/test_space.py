@@ -61,6 +61,30 @@ def fifty(example):
     return study(example, seed=0)
 
 
+@pytest.mark.parametrize(
+    ("method", "alpha", "temperature"),
+    [
+        ("ctkd", 1.0, 4.0),
+        ("deit", 0.5, 4.0),
+        ("dist", 1.0, 4.0),
+        ("dkd", 1.0, 4.0),
+        ("kd", 0.9, 4.0),
+        ("logit_std", 1.0, 2.0),
+        ("logit_std_dkd", 1.0, 2.0),
+        ("mlkd", 1.0, 4.0),
+        ("pseudo_label", 0.5, 4.0),
+        ("wsl", 1.0, 4.0),
+    ],
+)
+def test_where_the_spec_says_nothing_a_response_method_has_its_papers_numbers(method, alpha, temperature):
+    config = suggest(small(distill={"response": method}))
+    assert (config.alpha, config.temperature) == (alpha, temperature)
+    given = suggest(small(distill={"response": method, "alpha": 0.3, "temperature": 7}))
+    assert (given.alpha, given.temperature) == (0.3, 7)
+    own = suggest(small(distill={"response": {method: {"alpha": 0.3, "temperature": 7}}}))
+    assert (own.alpha, own.temperature) == (0.3, 7)
+
+
 def test_a_spec_without_dimensions_asks_nothing():
     config = suggest(small(distill={"response": "kd", "alpha": 0.5}), seed=7)
     assert config == TrialConfig(

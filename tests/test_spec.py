@@ -532,7 +532,7 @@ BAD = [
     ("distill", "{response: kd, curriculum: {confidence: {start: 0}}}", "5: distill.curriculum.confidence.start: 0: a number from 0.01 to 1 (nearest: 0.01)"),
     ("distill", "{feature: {fitnet: {layer_map: stage4>stage3}}}", "5: distill.feature.fitnet.layer_map: stage4>stage3: the student has no stage4, it has stage1 to stage3; nearest: stage3 (student resnet)"),
     ("distill", "{feature: {fitnet: {layer_map: 'stage1>stage3,stage2>stage1'}}}", "5: distill.feature.fitnet.layer_map: stage1>stage3,stage2>stage1: stage1>stage3 and stage2>stage1 cross: a later stage of the student cannot meet an earlier one of the teacher (student resnet)"),
-    ("distill", "{feature: {fitnet: {layer_map: {type: categorical, choices: [last, lsat]}}}}", "5: distill.feature.fitnet.layer_map: lsat: 'lsat' is not a pair of stages: write student>teacher, as in stage1>stage2,stage3>stage3, or one of all, last, skip, uniform; nearest: last (student resnet)"),
+    ("distill", "{feature: {fitnet: {layer_map: {type: categorical, choices: [last, lsat]}}}}", "5: distill.feature.fitnet.layer_map: lsat: 'lsat' is not a pair of stages: write student>teacher, as in stage1>stage2,stage3>stage3, or one of all, last, one_to_one, skip, uniform; nearest: last (student resnet)"),
     ("train", "{epochs: 10, optimiser: sgd}", "6: train.optimiser: sgd: unknown; allowed: epochs, … (nearest: optimizer)"),
     ("train", "{lr: 0.1}", "6: train.epochs: missing: a whole number of at least 1 (passes over the training split; the full budget of a trial)"),
     ("train", "{epochs: {type: int, low: 1, high: 9}}", "6: train.epochs: {...}: a whole number of at least 1 (nothing can be searched here)"),

@@ -254,6 +254,14 @@ def test_a_slow_starter_below_the_floor_goes_on_while_it_is_within_reach():
     assert judge(falls_short, History(finished, floor), RUNG_1).rule == "pareto rung 1: below the floor"
 
 
+def test_what_a_late_beginner_gained_says_nothing_of_others():
+    late = Contender("t0001", (4.0,), (0.01, 0.5, 0.9), finished=True, first_epoch=2)
+    usual = contender(2, (4.0,), (0.5, 0.55, 0.6), finished=True)
+    trial = contender(9, (4.0,), (0.5,))
+    assert optimistic(trial, 1, History([late, usual])) == pytest.approx(0.6)
+    assert optimistic(trial, 1, History([late])) == 1.0
+
+
 def test_an_optimistic_end_is_the_larger_of_the_largest_gain_and_the_largest_share_of_errors_lost():
     history = History([full(0, 3.0, 0.5, 0.8), full(1, 3.0, 0.9, 0.98)])
 

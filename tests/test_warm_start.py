@@ -179,6 +179,17 @@ def test_the_usual_settings_are_the_papers_with_a_student_of_the_size_asked_for(
     }
 
 
+def test_the_usual_alpha_and_temperature_are_the_methods_own(tmp_path: Path) -> None:
+    ranges = ["{type: float, low: 0.1, high: 1}", "{type: float, low: 1, high: 8}"]
+    searched = [f"distill.{name}={text}" for name, text in zip(("alpha", "temperature"), ranges, strict=True)]
+    spec = spec_here(tmp_path, "distill.response=logit_std", *searched)
+
+    params = usual_params(spec, 0)
+
+    assert params is not None
+    assert (params["distill.alpha"], params["distill.temperature"]) == (1.0, 2.0)
+
+
 def test_each_further_usual_trial_has_another_method_and_then_there_are_none(tmp_path: Path) -> None:
     spec = spec_here(tmp_path)
 

@@ -94,7 +94,7 @@ class ContrastiveRepresentation(nn.Module):
         num_others = num_samples - self._largest_class
         if num_others == 0:
             raise ValueError("crd contrasts different classes, but all training images are of one class")
-        self.num_negatives = min(options["negatives"], max(num_samples // 4, 1), num_others)
+        self.num_negatives = min(options["negatives"], num_others)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, epoch: int) -> dict[str, Tensor]:
         projections = (

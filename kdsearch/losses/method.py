@@ -28,9 +28,11 @@ class Method:
     more than one pixel, so a CNN on both sides. `zero_when_equal`: the loss is 0 where student and teacher
     agree; `learned`: it brings parameters, which are trained with the student and dropped after (their random
     start makes such a loss non-zero at equality, the bare distance behind it is 0).
-    A response method's options make alpha = 1 the total of its paper; `label_weight` is the weight of the
-    label cross-entropy there, None for kd's 1 - alpha; in another slot None for no word on it. An option
-    `alone` is the share of the epochs in which the term trains by itself, before all else and then no more.
+    A response method's options make alpha = 1 the total of its paper, where that has weights of its own;
+    `alpha` and `temperature` are the paper's, in force where a spec says nothing; `label_weight` is the
+    weight of the label cross-entropy there, None for 1 - alpha; in another slot None for no word on it. An
+    option `alone` is the share of the epochs in which the term trains by itself, before all else and then no
+    more.
     `whole_batches`: it is tied to the usual number of images, so that of a batch which images without labels
     were joined to it sees the labelled part alone.
     `summarises`: of the teacher's features it reads a value for each place or channel of an image, made of
@@ -53,6 +55,8 @@ class Method:
     whole_batches: bool = False
     deploys: str = ""
     label_weight: float | None = None
+    alpha: float = 1.0
+    temperature: float = 4.0
     min_stages: int = 1
     min_pairs: int = 1
 
@@ -69,7 +73,8 @@ def weight(default: float, source: str) -> Option:
 
 
 def layer_map(default: str, why: str) -> Option:
-    doc = f"stage1>stage2,... (student first) or last, uniform, skip, all: the stages to compare; {why}"
+    names = "last, uniform, skip, one_to_one, all"
+    doc = f"stage1>stage2,... (student first) or {names}: the stages to compare; {why}"
     return Option("str", default, doc)
 
 
@@ -86,8 +91,9 @@ def warmup() -> Option:
 
 def embedding_map() -> Option:
     doc = (
-        "embedding, which feeds the classifier, or a layer map (stage1>stage2,..., last, uniform, skip, all) "
-        "of the stages whose maps are averaged to embeddings; the source compares the last embeddings"
+        "embedding, which feeds the classifier, or a layer map (stage1>stage2,..., last, uniform, skip, "
+        "one_to_one, all) of the stages whose maps are averaged to embeddings; the source compares the last "
+        "embeddings"
     )
     return Option("str", EMBEDDING, doc)
 
@@ -97,4 +103,5 @@ def part_weight(default: float, part: str, source: str = "in the paper") -> Opti
 
 
 def head_width(source: str) -> Option:
-    return Option("int", 128, f"width both embeddings are projected to; 128 in {source}", low=1, high=4096)
+    """At least 8: of fewer numbers, far from unit length at first, crd's scores overflow at a small tau."""
+    return Option("int", 128, f"width both embeddings are projected to; 128 in {source}", low=8, high=4096)

@@ -130,9 +130,7 @@ def build(options: Mapping[str, Any], context: TermContext) -> Term:
             context.temperature_at(epoch),
             options["masking"],
         )
-        return {
-            "mlkd": options["scale"] * distilled,
-            "mlkd_strong_label": options["label_scale"] * label_loss(student_strong.logits, strong),
-        }
+        label = label_loss(student_strong.logits, strong, context.label_smoothing)
+        return {"mlkd": options["scale"] * distilled, "mlkd_strong_label": options["label_scale"] * label}
 
     return term

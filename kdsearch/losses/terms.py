@@ -16,7 +16,6 @@ when it is called.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,7 +32,7 @@ from kdsearch.losses import METHODS
 from kdsearch.models.build import Classifier, Outputs, Stage
 from kdsearch.models.classifier import SUMMARIES
 from kdsearch.records import TrialConfig
-from kdsearch.schedules import now
+from kdsearch.schedules import epochs_alone, now, slots_in_force
 
 Term: TypeAlias = Callable[[Outputs, Outputs, Batch, int], dict[str, Tensor]]
 Terms: TypeAlias = Mapping[str, tuple[float, Term]]  # slot -> (weight, term)
@@ -212,7 +211,7 @@ def total_loss(
     label = label_loss(with_labels[0].logits, with_labels[2], config.train.label_smoothing)
     values = now(config, epoch)
     in_force = slots_in_force(config, epoch)
-    trains_alone = any(epoch <= alone_epochs(config, slot) for slot in in_force)
+    trains_alone = epoch <= epochs_alone(config)
     loss = label.new_zeros(()) if trains_alone else label_weight(config, epoch) * label
     parts = {"label": label.detach()}
     for slot in in_force:
@@ -242,18 +241,3 @@ def _labelled(
         )
 
     return first(student), first(teacher), batch.part(0, num_labelled)
-
-
-def slots_in_force(config: TrialConfig, epoch: int) -> list[str]:
-    """The slots whose terms are in an epoch's loss: one that trains alone, later all the others."""
-    alone = {slot: alone_epochs(config, slot) for slot in config.distill}
-    first = [slot for slot, epochs in alone.items() if epoch <= epochs]
-    return first or [slot for slot, epochs in alone.items() if not epochs]
-
-
-def alone_epochs(config: TrialConfig, slot: str) -> int:
-    """How many epochs the slot's term trains alone before anything else: its option `alone`, a share."""
-    choice = config.distill[slot]
-    option = METHODS[choice.name].options.get("alone")
-    share = 0.0 if option is None else choice.options.get("alone", option.default)
-    return math.ceil(share * config.train.epochs)

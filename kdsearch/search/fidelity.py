@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kdsearch.curve import last_evaluated
 from kdsearch.records import TrialRecord
+from kdsearch.schedules import epochs_alone
 
 NEAREST = (
     9  # finished trials whose further course is taken: enough for a median, few enough to be of its size
@@ -35,7 +36,7 @@ def final_accuracies(trials: Sequence[TrialRecord], finished: Sequence[TrialReco
     finished = sorted(finished, key=lambda trial: trial.number)
     sizes = np.array([math.log(trial.cost["params"]) for trial in finished])
     families = np.array([trial.config.student.name for trial in finished])
-    gains: dict[int, NDArray[np.float64]] = {}  # by epoch, NaN where nobody had looked by then
+    gains: dict[int, NDArray[np.float64]] = {}  # by epoch, NaN where there is none
 
     def final(trial: TrialRecord) -> float | None:
         epoch = last_evaluated(trial)
@@ -54,10 +55,13 @@ def final_accuracies(trials: Sequence[TrialRecord], finished: Sequence[TrialReco
 
 
 def _gain(finished: TrialRecord, epoch: int) -> float:
-    """What a finished trial gained from this epoch, or the last look before it, to its last."""
+    """What a finished trial gained from this epoch, or the last look before it, to its last.
+
+    NaN where nobody had looked, or where it had not begun to learn the labels.
+    """
     assert finished.val_accuracy is not None
     then = last_evaluated(finished, epoch)
-    if not then:
+    if then <= epochs_alone(finished.config):
         return math.nan
     reached: float = finished.epochs[then - 1]["metrics"]["val_accuracy"]
     return finished.val_accuracy - reached

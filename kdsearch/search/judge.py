@@ -10,7 +10,8 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from kdsearch.records import SweepRecord, TrialRecord
+from kdsearch.records import SweepRecord, TrialConfig, TrialRecord
+from kdsearch.schedules import epochs_alone
 from kdsearch.search import asha, noise, stopping
 from kdsearch.search.stopping import Contender, Decision, History, Settings
 from kdsearch.spec import SweepSpec
@@ -50,7 +51,7 @@ class Judge:
         it says what it said. pareto judges again at every report, as its rung fills.
         Of several students that learn together each is judged, and one that goes on is enough.
         """
-        reached = [rung for rung in self.rungs if rung <= trial.num_epochs]
+        reached = [rung for rung in self.rungs if self._is_at(trial, rung)]
         if not reached:
             return Decision(True, "before its first rung")
         if self._early.scheduler == "asha":
@@ -63,11 +64,22 @@ class Judge:
         factor, rule = self._early.reduction_factor, f"asha rung {rung}"
         if is_new:
             came = trial.epochs[rung - 1]["seq"]
-            reached = (other for other in self._sweep.of_role("search") if other.num_epochs >= rung)
+            reached = (other for other in self._sweep.of_role("search") if self._is_at(other, rung))
             earlier = [_accuracy(other, rung) for other in reached if other.epochs[rung - 1]["seq"] < came]
             if asha.is_stopped(_accuracy(trial, rung), earlier, factor):
                 return Decision(False, rule, f"below the top 1/{factor} of rung {rung}")
         return Decision(True, rule)
+
+    def _is_at(self, trial: TrialRecord, rung: int) -> bool:
+        return self._first_epoch(trial.config) <= rung <= trial.num_epochs
+
+    def _first_epoch(self, config: TrialConfig) -> int:
+        """The first epoch in which a trial is compared.
+
+        A classifier that a method kept from learning at first (`alone`) then has its grace like any other's.
+        """
+        alone = epochs_alone(config)
+        return alone + self._early.grace_epochs if alone else 1
 
     def _history(self, rung: int) -> History:
         self._look()
@@ -119,6 +131,7 @@ class Judge:
             student.band,
             student.status == "completed",
             student.config.student.name,
+            self._first_epoch(student.config),
         )
 
 

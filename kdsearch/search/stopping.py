@@ -33,6 +33,11 @@ class Contender:
     band: int = 0  # size band, 0 the smallest
     finished: bool = False
     family: str = ""  # of its architecture: a rung compares students of one family
+    first_epoch: int = 1  # of those in which it is compared: before, it may not have seen a label
+
+    def is_at(self, rung: int) -> bool:
+        """Whether it is compared at this rung."""
+        return self.first_epoch <= rung <= len(self.curve)
 
 
 @dataclass(frozen=True)
@@ -169,8 +174,8 @@ def hopeless(trial: Contender, history: History, settings: Settings) -> Decision
 
 
 def last_rung(trial: Contender, settings: Settings) -> int | None:
-    """The last rung that the trial completed; None before the first."""
-    return max((rung for rung in settings.rungs if rung <= len(trial.curve)), default=None)
+    """The last rung that the trial completed and is compared at; None before the first."""
+    return max((rung for rung in settings.rungs if trial.is_at(rung)), default=None)
 
 
 def floor_at(size: float, epoch: int, floor: Sequence[Contender]) -> float:
@@ -199,7 +204,7 @@ def optimistic(
     the trial's family are complete.
     """
     known = (*history.contenders, *history.floor)
-    full = [one for one in known if one.finished and one.family == trial.family]
+    full = [one for one in known if one.finished and one.family == trial.family and one.is_at(rung)]
     ends = [(one.curve[rung - 1], one.curve[-1]) for one in full if one.trial_id != trial.trial_id]
     if len(ends) < min_gains:
         return 1.0
@@ -220,7 +225,7 @@ class _Field:
 
     @staticmethod
     def at(rung: int, trial: Contender, history: History) -> _Field:
-        others = [c for c in history.contenders if c.trial_id != trial.trial_id and len(c.curve) >= rung]
+        others = [c for c in history.contenders if c.trial_id != trial.trial_id and c.is_at(rung)]
         there = [trial, *(other for other in others if other.family == trial.family)]
         costs = np.array([one.costs for one in there], dtype=np.float64)
         accuracy = np.array([one.curve[rung - 1] for one in there], dtype=np.float64)

@@ -1,7 +1,7 @@
 """The settings that papers use, as configurations to try beside what is proposed.
 
 Goes in: a spec and the number of a search trial. Comes out: where one is due, the params of a configuration
-with the methods' defaults (alpha 0.9 and temperature 4 for kd).
+with the methods' defaults, alpha and temperature among them.
 """
 
 from __future__ import annotations
@@ -23,10 +23,8 @@ NUM_DRAWN = 64  # students, of which the one of the size that is wanted is taken
 
 Methods = Mapping[str, str]  # by slot
 
-# distill's own settings; a method's own come before them.
+# distill's own settings that are no method's.
 _DEFAULTS: Mapping[str, Any] = {
-    "alpha": 0.9,
-    "temperature": 4.0,
     "teacher_views": 1,
     "schedule": "constant",
     "curriculum": "none",
@@ -94,15 +92,18 @@ def _usual(name: str, dimension: Searched, methods: Methods, generator: random.R
         return methods[key] if key in methods else _of_distill(key, dimension, methods)
     if key not in methods:  # of a schedule, a curriculum or peers, where the usual one cannot be had
         return space.middle(dimension)
-    option = METHODS[methods[key]].options.get(deeper[1])
-    return _DEFAULTS.get(deeper[1]) if option is None or option.default is None else option.default
+    method = METHODS[methods[key]]
+    option = method.options.get(deeper[1])
+    return getattr(method, deeper[1], None) if option is None or option.default is None else option.default
 
 
 def _of_distill(key: str, dimension: Searched, methods: Methods) -> Any:
+    response = METHODS.get(methods["response"])
     if key == "label_weight":
-        response = methods["response"]
-        own = 1.0 if response == "none" else METHODS[response].label_weight
-        return round(1 - _DEFAULTS["alpha"], 6) if own is None else own
+        own = 1.0 if response is None else response.label_weight
+        return round(1 - response.alpha, 6) if response and own is None else own
+    if key in ("alpha", "temperature"):  # asked for where there is a response method
+        return getattr(response, key)
     usual = _DEFAULTS[key]
     is_slot = isinstance(usual, str)
     return space.middle(dimension) if is_slot and not lies_in(usual, dimension) else usual

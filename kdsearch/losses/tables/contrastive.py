@@ -25,8 +25,7 @@ CONTRASTIVE: dict[str, Method] = {
             "negatives": Option(
                 "int",
                 16384,
-                "images of other classes to tell each one from, at most a quarter of the training images; "
-                "16384 in the source",
+                "images of other classes to tell each one from, at most those there are; 16384 in the source",
                 low=1,
                 high=1_000_000,
             ),

@@ -19,7 +19,7 @@ FEATURE: dict[str, Method] = {
         options={
             "weight": weight(1.0, "in the source, where the term is alone"),
             "layer_map": layer_map(
-                "all",
+                "one_to_one",
                 "the source compares every stage, the last weighing 1, each earlier one half of the next",
             ),
             "margin": Option(
@@ -72,7 +72,8 @@ FEATURE: dict[str, Method] = {
         options={
             "weight": weight(1.0, "in the source, where the term is alone; 50 for use with the labels"),
             "layer_map": layer_map(
-                "all", "the source goes through every stage, from the stem; unequal channels are projected"
+                "one_to_one",
+                "the source goes through every stage, from the stem; unequal channels are projected",
             ),
             "alone": alone(30 / 240, "30 of 240 in the source, and never with the labels"),
         },
@@ -159,7 +160,7 @@ FEATURE: dict[str, Method] = {
         options={
             "weight": weight(0.001, "mdistiller on CIFAR-100"),
             "layer_map": layer_map(
-                "all",
+                "one_to_one",
                 "the source compares every stage, the last weighing 1, each earlier one half of the next",
             ),
         },
@@ -220,7 +221,8 @@ FEATURE: dict[str, Method] = {
         options={
             "weight": weight(1.0, "mdistiller on CIFAR-100"),
             "layer_map": layer_map(
-                "all", "two pairs or more; the source compares every stage; unequal channels are projected"
+                "one_to_one",
+                "two pairs or more; the source compares every stage; unequal channels are projected",
             ),
             "components": Option(
                 "int",

@@ -61,6 +61,7 @@ RESPONSE: dict[str, Method] = {
             )
         },
         deploys="kdsearch.losses.deployed:with_token",
+        alpha=0.5,
         doc="A vit gets a distillation token that answers like the teacher, its class token learns from the "
         "labels, and both are averaged at inference; any other student learns both with its logits. "
         "Touvron et al., ICML 2021, arXiv 2012.12877",
@@ -100,6 +101,7 @@ RESPONSE: dict[str, Method] = {
                 high=1000.0,
             )
         },
+        alpha=0.9,
         doc="The teacher's softened class probabilities. Hinton, Vinyals and Dean, 2014, arXiv 1503.02531",
     ),
     "logit_std": Method(
@@ -108,6 +110,7 @@ RESPONSE: dict[str, Method] = {
         needs=frozenset({"logits"}),
         options={"scale": part_weight(9.0, "term at alpha = 1")},
         label_weight=0.1,
+        temperature=2.0,
         doc="kd on standardised logits: their shape counts, not their size; temperature 2. "
         "Sun et al., CVPR 2024, arXiv 2403.01427",
     ),
@@ -117,6 +120,7 @@ RESPONSE: dict[str, Method] = {
         needs=frozenset({"logits", "labels"}),
         options={"scale": part_weight(9.0, "term at alpha = 1"), **DKD_OPTIONS},
         label_weight=1.0,
+        temperature=2.0,
         doc="dkd on standardised logits, as logit_std is kd on them; temperature 2. "
         "Sun et al., CVPR 2024, arXiv 2403.01427",
     ),
@@ -146,7 +150,8 @@ RESPONSE: dict[str, Method] = {
         slot="response",
         needs=frozenset({"logits"}),
         zero_when_equal=False,
-        doc="The teacher's most likely class as a label; no temperature, alpha 0.5 in the paper. "
+        alpha=0.5,
+        doc="The teacher's most likely class as a label; no temperature. "
         "Touvron et al., ICML 2021, arXiv 2012.12877",
     ),
     "wsl": Method(
