@@ -15,13 +15,14 @@ from torch import Tensor
 
 from kdsearch.data.views import Batch, Views
 from kdsearch.device import DevicePolicy
+from kdsearch.losses.alone import slots_in_force
 from kdsearch.losses.reading import Reading, reading
 from kdsearch.losses.tensors import mean_answer
 from kdsearch.models.build import Classifier, Outputs
 from kdsearch.models.classifier import MEMBERS, SUMMARIES
 from kdsearch.output_cache import TOLERANCES, OutputCache, Recorded, Shelf, Targets, rounded
 from kdsearch.records import TrialConfig
-from kdsearch.schedules import now, slots_in_force
+from kdsearch.schedules import now
 
 FURTHER_STREAM = 1 << 20  # further views of a sample come from streams this far apart
 

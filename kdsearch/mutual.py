@@ -20,12 +20,13 @@ from kdsearch import online
 from kdsearch.data import ImageData
 from kdsearch.data.views import Batch
 from kdsearch.device import NCHW
+from kdsearch.losses.alone import epochs_alone
 from kdsearch.losses.dml import dml
 from kdsearch.losses.terms import total_loss
 from kdsearch.models.build import Classifier
 from kdsearch.output_cache import Shelf
 from kdsearch.records import EpochResult, TrialConfig, of_student
-from kdsearch.schedules import epochs_alone, now
+from kdsearch.schedules import now
 from kdsearch.training import Training, build_optimizer
 
 _LOSS = "loss"  # a peer's own total among the terms of a batch; `train_loss` in the end

@@ -1,8 +1,8 @@
 """How temperature, alpha and the terms' weights move through a training, importable without torch.
 
-Goes in: a `TrialConfig` and an epoch. Comes out: `Now`, the values of that epoch, and which terms are in its
-loss. `SCHEDULES` is the table behind the spec's `distill.schedule`. Epochs count from 1: the first epoch has
-a schedule's start, the last one its end, so a schedule of one epoch is at its end.
+Goes in: a `TrialConfig` and an epoch. Comes out: `Now`, the values of that epoch. `SCHEDULES` is the table
+behind the spec's `distill.schedule`. Epochs count from 1: the first epoch has a schedule's start, the last
+one its end, so a schedule of one epoch is at its end.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from kdsearch.losses import METHODS
 from kdsearch.options import Option
 from kdsearch.records import TrialConfig
 
@@ -109,26 +108,6 @@ def now(config: TrialConfig, epoch: int) -> Now:
         _towards(temperature, given["temperature_to"], progress),
         1.0 if given["weights_to"] is None else _between(1.0, given["weights_to"], progress),
     )
-
-
-def slots_in_force(config: TrialConfig, epoch: int) -> list[str]:
-    """The slots whose terms are in an epoch's loss: one that trains alone, later all the others."""
-    alone = {slot: _epochs_alone(config, slot) for slot in config.distill}
-    first = [slot for slot, epochs in alone.items() if epoch <= epochs]
-    return first or [slot for slot, epochs in alone.items() if not epochs]
-
-
-def epochs_alone(config: TrialConfig) -> int:
-    """How many epochs some term trains alone before anything else, the labels among it."""
-    return max((_epochs_alone(config, slot) for slot in config.distill), default=0)
-
-
-def _epochs_alone(config: TrialConfig, slot: str) -> int:
-    """By the method's option `alone`, a share; never all: a student that saw no label is no student."""
-    choice = config.distill[slot]
-    option = METHODS[choice.name].options.get("alone")
-    share = 0.0 if option is None else choice.options.get("alone", option.default)
-    return min(math.ceil(share * config.train.epochs), config.train.epochs - 1)
 
 
 def _times(value: float | None, factor: float) -> float | None:

@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
+from kdsearch.losses.alone import epochs_alone, slots_in_force
 from kdsearch.records import Choice, TrainConfig, TrialConfig
-from kdsearch.schedules import SCHEDULES, Now, epochs_alone, now, slots_in_force
+from kdsearch.schedules import SCHEDULES, Now, now
 
 
 def trial(schedule: str, epochs: int = 11, **options: float) -> TrialConfig:

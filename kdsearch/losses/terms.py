@@ -29,10 +29,11 @@ from torch import Tensor
 from kdsearch import layer_map
 from kdsearch.data.views import Batch
 from kdsearch.losses import METHODS
+from kdsearch.losses.alone import epochs_alone, slots_in_force
 from kdsearch.models.build import Classifier, Outputs, Stage
 from kdsearch.models.classifier import SUMMARIES
 from kdsearch.records import TrialConfig
-from kdsearch.schedules import epochs_alone, now, slots_in_force
+from kdsearch.schedules import now
 
 Term: TypeAlias = Callable[[Outputs, Outputs, Batch, int], dict[str, Tensor]]
 Terms: TypeAlias = Mapping[str, tuple[float, Term]]  # slot -> (weight, term)

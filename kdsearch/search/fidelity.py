@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdsearch.curve import last_evaluated
+from kdsearch.losses.alone import epochs_alone
 from kdsearch.records import TrialRecord
-from kdsearch.schedules import epochs_alone
 
 NEAREST = (
     9  # finished trials whose further course is taken: enough for a median, few enough to be of its size

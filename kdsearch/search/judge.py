@@ -10,8 +10,8 @@ import itertools
 import math
 from collections.abc import Sequence
 
+from kdsearch.losses.alone import epochs_alone
 from kdsearch.records import SweepRecord, TrialConfig, TrialRecord
-from kdsearch.schedules import epochs_alone
 from kdsearch.search import asha, noise, stopping
 from kdsearch.search.stopping import Contender, Decision, History, Settings
 from kdsearch.spec import SweepSpec
