@@ -43,8 +43,8 @@ def device_policy(
     `narrowest_layer` is the smallest number of channels any convolution puts out (see the function of
     that name); 0, unknown, is treated as narrow. The CPU takes `layout`, one of LAYOUTS, which is measured
     for each family (see `kdsearch.layout`), and float32: bf16 autocast is nine times slower there
-    (pytorch#183815). CUDA takes channels_last and bf16 autocast; that branch was written from the
-    documentation and not run on a device. Narrow layers are NCHW everywhere.
+    (pytorch#183815). CUDA takes channels_last and, where the GPU has it, bf16 autocast; that branch was
+    written from the documentation and not run on a device. Narrow layers are NCHW everywhere.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -55,7 +55,8 @@ def device_policy(
         layout = "channels_last"
     if chosen.type == "cpu":
         return DevicePolicy(chosen, num_threads(cpus), LAYOUTS[layout], None, 1, 256)
-    precision = torch.bfloat16 if chosen.type == "cuda" else None
+    has_bf16 = chosen.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    precision = torch.bfloat16 if has_bf16 else None
     return DevicePolicy(chosen, num_threads(cpus), LAYOUTS[layout], precision, 50, 1024)
 
 
