@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kdsearch.device import device_policy
+from kdsearch.search import driver
 
 
 @pytest.mark.parametrize(("has_bf16", "expected"), [(True, torch.bfloat16), (False, None)])
@@ -15,3 +16,7 @@ def test_bf16_is_for_gpus_that_have_it(monkeypatch, has_bf16, expected):
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
     assert device_policy("cuda").autocast == expected
+
+
+def test_the_process_that_trained_the_teacher_ends_and_gives_its_gpu_back():
+    assert driver._train_teacher._max_calls == 1

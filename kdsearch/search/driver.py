@@ -258,7 +258,9 @@ def train_teacher(
         raise cluster.ClusterError(f"the teacher's training was lost: {last_line(str(error))}") from None
 
 
-@ray.remote(num_returns="streaming", max_retries=0)
+# Its process ends with it and gives its GPU memory back: Ray sees to that by itself only where the decorator
+# asks for a GPU.
+@ray.remote(num_returns="streaming", max_retries=0, max_calls=1)
 def _train_teacher(
     spec: SweepSpec, data: ImageData, state: State | None, above: Teacher | None
 ) -> Iterator[Any]:
