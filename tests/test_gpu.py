@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 import torch
 
 from kdsearch.device import device_policy
+from kdsearch.records import Choice, TrainConfig, TrialConfig
 from kdsearch.search import driver
+from kdsearch.search.messages import Task
+from kdsearch.search.worker import OutOfGpuMemoryError, StudentWorker
 
 
 @pytest.mark.parametrize(("has_bf16", "expected"), [(True, torch.bfloat16), (False, None)])
@@ -20,3 +25,36 @@ def test_bf16_is_for_gpus_that_have_it(monkeypatch, has_bf16, expected):
 
 def test_the_process_that_trained_the_teacher_ends_and_gives_its_gpu_back():
     assert driver._train_teacher._max_calls == 1
+
+
+def worker_on_a_gpu() -> StudentWorker:
+    """A worker with a task, as far as Ray's own constructor and CUDA are not needed."""
+    worker = StudentWorker.__new__(StudentWorker)
+    worker._device, worker._gpus = torch.device("cuda"), 0.25
+    config = TrialConfig(Choice("mlp", {}), TrainConfig(epochs=1, batch_size=8))
+    worker.reset_config({"task": Task("t0000", 1, config, ()).to_json()})
+    return worker
+
+
+def test_between_two_trials_a_worker_gives_back_what_torch_keeps_of_the_gpu(monkeypatch):
+    given_back = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(True))
+    worker_on_a_gpu()
+    assert given_back == [True]
+
+
+def test_a_trial_without_room_on_the_gpu_ends_its_worker_in_words(monkeypatch):
+    def start(worker):
+        raise torch.cuda.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation"
+        )
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(StudentWorker, "_start", start)
+    with pytest.raises(OutOfGpuMemoryError) as caught:
+        worker_on_a_gpu().step()
+    text = "".join(traceback.format_exception(caught.value))
+    assert driver.last_line(text) == (
+        "kdsearch.search.worker.OutOfGpuMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. See the "
+        "documentation (what helps: more resources.gpus_per_trial or less train.batch_size)"
+    )

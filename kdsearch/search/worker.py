@@ -1,7 +1,8 @@
 """A Ray worker: one process that runs one attempt after another.
 
 Goes in: a `Task`. Comes out: `Report`s. A failing training is reported, not raised, so that what Ray
-calls an error is always a lost worker, and the process lives on to take the next task.
+calls an error is always a lost worker, and the process lives on to take the next task. Only one that finds
+no room on its GPU ends the process, which is a lost worker, too.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ REPORT_EVERY_S = 1.0  # many epochs of a small student travel in one report
 CHECKPOINT_EVERY_S = 30.0
 
 
+class OutOfGpuMemoryError(Exception):
+    """A trial found no room on its GPU. It ends its worker, so that it is tried once more."""
+
+
 class StudentWorker(tune.Trainable):
     """Runs tasks; reused for one after another, with the data and the teachers kept between them."""
 
@@ -72,6 +77,7 @@ class StudentWorker(tune.Trainable):
         self._training: Training | None = None
         if self._device.type == "cuda":
             gc.collect()  # a training and its terms hold each other; that a GPU is full makes nobody look
+            torch.cuda.empty_cache()  # who else trains on this GPU cannot use what torch keeps for itself
         self._metrics: Mapping[str, float] = {}
         self._last_checkpoint: Path | None = None
         self._checkpoint_time = time.monotonic()
@@ -102,6 +108,8 @@ class StudentWorker(tune.Trainable):
             return Report([epoch.to_json() for epoch in epochs], error=str(error), reason="diverged")
         except OSError as error:
             return Report([epoch.to_json() for epoch in epochs], error=str(error), reason="storage")
+        except torch.cuda.OutOfMemoryError as error:  # with this process goes what it holds of the GPU
+            raise OutOfGpuMemoryError(_words(error)) from error
         except Exception as error:  # whatever a training can raise costs one trial, not the sweep
             logger.exception("%s failed", self._task.trial_id)
             if self._device.type == "cuda":
@@ -181,3 +189,9 @@ class StudentWorker(tune.Trainable):
 
     def cleanup(self) -> None:
         self._training = None
+
+
+def _words(error: Exception) -> str:
+    """What torch says and what can be done about it, in one line: of a lost worker the last one is kept."""
+    said = " ".join(str(error).split())
+    return f"{said} (what helps: more resources.gpus_per_trial or less train.batch_size)"
