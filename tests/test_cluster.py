@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray.runtime_env.runtime_env import _merge_runtime_env
 
 from kdsearch.search import cluster
 from kdsearch.spec import ResourcesSpec
@@ -84,6 +86,27 @@ def test_nodes_are_told_where_outputs_are_kept(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(ray, "init", lambda **options: asked.update(options))
     with cluster.connected("10.0.0.1:6379"):
         assert asked["runtime_env"]["env_vars"] == {"KDSEARCH_HOME": f"{tmp_path}/shared"}
+
+
+def test_what_the_jobs_environment_has_is_not_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray refuses a driver that repeats what `ray job submit --runtime-env-json` was given."""
+    monkeypatch.setenv("KDSEARCH_HOME", "/shared")
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "init", lambda **options: asked.update(options))
+    job = {"env_vars": {"KDSEARCH_HOME": "/shared"}, "py_modules": ["/code"], "pip": ["torch"]}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": job, "metadata": {}}))
+    with cluster.connected("10.0.0.1:6379"):
+        assert _merge_runtime_env(job, asked["runtime_env"]) == job
+
+
+def test_a_job_without_an_environment_gets_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDSEARCH_HOME", "/shared")
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "init", lambda **options: asked.update(options))
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": None, "metadata": {}}))
+    with cluster.connected("10.0.0.1:6379"):
+        assert asked["runtime_env"]["env_vars"] == {"KDSEARCH_HOME": "/shared"}
+        assert len(asked["runtime_env"]["py_modules"]) == 1
 
 
 STARTED = """

@@ -5,6 +5,7 @@ Goes in: an address or none. Comes out: a connected Ray with its number of slots
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -40,6 +41,8 @@ for _name, _value in _ENVIRONMENT.items():
 # `log_to_driver=False` throws away, they took half of what Ray's own processes take from trainings.
 _WITHOUT_WATCHERS = {"enable_metrics_collection": False, "task_events_report_interval_ms": 0}
 
+_JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set where `ray job submit` started this process
+
 import ray  # noqa: E402  # after its environment
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
@@ -60,9 +63,8 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None
             "--address ray://...: run kdsearch on a node of the cluster (ray job submit) with --address auto"
         )
     home.settle()
-    package = Path(__file__).resolve().parents[1]
     where: dict[str, Any] = (
-        {"address": address, "runtime_env": {"py_modules": [str(package)], "env_vars": home.given()}}
+        {"address": address, "runtime_env": _runtime_env()}
         if address
         else {
             "address": "local",
@@ -79,6 +81,18 @@ def connected(address: str | None, num_cpus: int | None = None) -> Iterator[None
         yield
     finally:
         ray.shutdown()
+
+
+def _runtime_env() -> dict[str, Any]:
+    """What nodes get with the job: this package and `KDSEARCH_HOME`, without what `ray job submit` gave it.
+
+    Ray refuses a driver that names again what its job has.
+    """
+    job = json.loads(os.environ.get(_JOB_CONFIG) or "{}").get("runtime_env") or {}
+    package = {"py_modules": [str(Path(__file__).resolve().parents[1])]}
+    known = job.get("env_vars") or {}
+    variables = {name: value for name, value in home.given().items() if name not in known}
+    return {**({} if "py_modules" in job else package), "env_vars": variables}
 
 
 def _start(where: Mapping[str, Any]) -> None:
