@@ -15,7 +15,7 @@ from kdsearch import data as datasets
 from kdsearch.data import DataError, Unlabelled
 from kdsearch.data.pool import NO_LABEL, Pool
 from kdsearch.data.unlabelled import converted
-from kdsearch.data.views import Batch
+from kdsearch.data.views import Batch, order
 from kdsearch.losses import METHODS
 from kdsearch.models.build import build
 from kdsearch.records import Choice
@@ -154,6 +154,17 @@ def test_batches_of_any_size_continue_each_other(ratio):
     parts = [pool(7, ratio).beside(start, 8).tolist() for start in range(0, 40, 8)]
     assert list(itertools.chain.from_iterable(parts)) == whole
     assert len(whole) == int(40 * ratio)
+
+
+def test_a_round_is_put_in_order_once(monkeypatch):
+    rounds = []
+    monkeypatch.setattr(
+        "kdsearch.data.pool.order", lambda *counters: rounds.append(counters) or order(*counters)
+    )
+    images = pool(10, ratio=1.0)
+    drawn = torch.cat([images.beside(start, 4) for start in range(0, 40, 4)])
+    assert torch.equal(drawn, pool(10, ratio=1.0).beside(0, 40))
+    assert len(rounds) == 4 + 4
 
 
 def test_a_batch_that_gets_no_image_without_labels_trains_all_the_same(few):

@@ -6,6 +6,7 @@ Which images come when is a function of the seed and of that place, so nothing n
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,15 +39,21 @@ class Pool:
         labels = np.full(len(unlabelled), NO_LABEL, dtype=np.int64)
         self._views = Views(Split(unlabelled.images, labels), mean, std, augment, device)
         self._ratio, self._seed = unlabelled.ratio, seed
+        # A batch reads one round or the end of one and the beginning of the next; sorting a round takes
+        # longer than a small student's step.
+        self._round = functools.lru_cache(maxsize=2)(self._order_of)
 
     def beside(self, labelled: int, num_labelled: int) -> Tensor:
         """Positions of the images beside the next `num_labelled` labelled ones, after `labelled` others."""
         start, end = (math.floor(self._ratio * count) for count in (labelled, labelled + num_labelled))
         size = len(self._views)
         rounds = range(start // size, -(-end // size))
-        orders = [order(size, self._seed, UNLABELLED_EPOCH + number) for number in rounds]
+        orders = [self._round(number) for number in rounds]
         skipped = start - size * (start // size)
         return torch.cat([torch.empty(0, dtype=torch.int64), *orders])[skipped : skipped + end - start]
+
+    def _order_of(self, number: int) -> Tensor:
+        return order(len(self._views), self._seed, UNLABELLED_EPOCH + number)
 
     def join(self, batch: Batch, positions: Tensor, epoch: int, stream: int, num_samples: int) -> Batch:
         """The batch with views of the images at these positions behind it; `num_samples` have labels."""
