@@ -73,6 +73,24 @@ def test_a_relaxed_positive_is_any_sample_of_the_class():
     assert set(drawn.tolist()) == set((shuffled == 2).nonzero().flatten().tolist())
 
 
+def test_negatives_are_those_that_a_boolean_index_picks():
+    num_negatives, own = 7, torch.tensor([0, 1, 2, 2])
+    torch.manual_seed(0)
+    drawn = draw_negatives(LABELS, own, num_negatives, largest_class=30)
+    torch.manual_seed(0)
+    order, start = torch.randperm(60), torch.randint(60, (4, 1))
+    candidates = order[(start + torch.arange(num_negatives + 30)) % 60]
+    is_other = LABELS[candidates] != own[:, None]
+    taken = is_other & (is_other.cumsum(dim=1) <= num_negatives)
+    assert torch.equal(drawn, candidates[taken].view(4, num_negatives))
+
+
+def test_negatives_are_drawn_without_waiting_for_a_gpu():
+    """Tensors without content have no answer to wait for, and would refuse."""
+    labels = LABELS.to("meta")
+    assert draw_negatives(labels, labels[:4], num_negatives=20, largest_class=30).shape == (4, 20)
+
+
 # semckd
 
 

@@ -52,8 +52,12 @@ def draw_negatives(labels: Tensor, own: Tensor, num_negatives: int, largest_clas
     ahead = torch.arange(min(num_negatives + largest_class, num_samples), device=labels.device)
     candidates = order[(start + ahead) % num_samples]
     is_other = labels[candidates] != own[:, None]
-    taken = is_other & (is_other.cumsum(dim=1) <= num_negatives)
-    return candidates[taken].view(len(own), num_negatives)
+    count = is_other.cumsum(dim=1)
+    # Those taken go to their places, all else to one more, which is cut off: candidates[taken] would wait for
+    # a GPU to say how many there are.
+    place = torch.where(is_other & (count <= num_negatives), count - 1, num_negatives)
+    found = candidates.new_empty(len(own), num_negatives + 1).scatter_(1, place, candidates)
+    return found[:, :num_negatives]
 
 
 def draw_of_same_class(labels: Tensor, own: Tensor) -> Tensor:
