@@ -154,19 +154,16 @@ class OutputCache:
 
     def _fill(self, path: Path, epoch: int, stream: int) -> Recorded | None:
         started = time.perf_counter()
-        batches = torch.split(torch.arange(self._num_samples), self._batch_size)
-        found = [self._ask(indices, epoch, stream) for indices in batches]
-        rows = torch.cat([targets.rows.half().cpu() for targets in found]).numpy()
+        rows, first = self._asked(epoch, stream)
         if not np.isfinite(rows).all():
             raise OSError(f"{path.name}: an output is too large for float16")
+        self._check_room(rows.shape[1])  # others may have written since
         content = rows.tobytes()
-        if not make_room(self._shelf, len(content), self.folder):
-            raise OSError(f"{self._shelf.store}: the budget or the disk is full")
         header = {
             "num_samples": len(rows),
-            "num_logits": found[0].logits.shape[1],
-            "num_features": found[0].embedding.shape[1],
-            "summaries": {name: values.shape[1] for name, values in found[0].summaries.items()},
+            "num_logits": first.logits.shape[1],
+            "num_features": first.embedding.shape[1],
+            "summaries": {name: values.shape[1] for name, values in first.summaries.items()},
             "sha256": hashlib.sha256(content).hexdigest(),
         }
         text = json.dumps(header).encode()
@@ -177,6 +174,23 @@ class OutputCache:
         self._checked.add(_version(path))
         self.fill_s += time.perf_counter() - started
         return Recorded(path, header)
+
+    def _asked(self, epoch: int, stream: int) -> tuple[Any, Targets]:
+        """An epoch's rows, float16 [N,W], and its first batch. Raises OSError where they have no room."""
+        batches = torch.split(torch.arange(self._num_samples), self._batch_size)
+        first = self._ask(batches[0], epoch, stream)
+        self._check_room(first.rows.shape[1])
+        parts = [first.rows.half().cpu()]
+        for indices in batches[
+            1:
+        ]:  # each comes to the CPU at once: a GPU may not hold all of them in float32
+            parts.append(self._ask(indices, epoch, stream).rows.half().cpu())
+        return torch.cat(parts).numpy(), first
+
+    def _check_room(self, width: int) -> None:
+        """Raises OSError where an epoch of rows of this width has no room, whatever is removed for it."""
+        if not make_room(self._shelf, 2 * self._num_samples * width, self.folder):
+            raise OSError(f"{self._shelf.store}: the budget or the disk is full")
 
     def _found(self, path: Path, epoch: int, stream: int) -> Recorded | None:
         """The file, once it is known to be whole and this teacher's; a bad one is removed."""

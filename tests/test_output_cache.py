@@ -253,6 +253,13 @@ def test_a_budget_that_holds_no_epoch_leaves_the_teacher_live(tmp_path):
     assert files(tmp_path) == []
 
 
+def test_that_there_is_no_room_is_known_after_one_batch(tmp_path):
+    calls = []
+    shelf = shelf_in(tmp_path, budget_bytes=100)
+    assert OutputCache(shelf, {}, NUM_SAMPLES, teacher_of_ones(calls), batch_size=4).epoch(0, 1) is None
+    assert calls == [(4, 1, 0)]
+
+
 def test_the_longest_unused_teacher_makes_room(tmp_path):
     num_bytes = HEADER_BYTES + NUM_SAMPLES * (NUM_CLASSES + 2) * 2
     for age, teacher in [(30, "oldest"), (20, "older")]:
