@@ -79,6 +79,15 @@ def test_a_training_is_the_same_bit_for_bit(resident, mapped):
     assert (one.metrics, one.terms) == (other.metrics, other.terms)
 
 
+def test_images_on_the_host_are_picked_without_asking_the_device(mapped):
+    """Tensors without content stand for a GPU's: what is asked of them is refused."""
+    views = Views(mapped.train, mapped.mean, mapped.std, AUGMENT, "meta")
+    indices = torch.tensor([5, 59, 0, 17])
+    for batch in (views.plain(indices), views.batch(indices, 3, 1), views.strong(indices, 3, 1)):
+        assert batch.images.shape == (4, 3, 16, 16)
+        assert {batch.images.device.type, batch.labels.device.type, batch.indices.device.type} == {"meta"}
+
+
 def test_another_process_maps_the_same_file(mapped):
     content = pickle.dumps(mapped.train)
     assert len(content) < mapped.train.images.nbytes / 10

@@ -128,7 +128,8 @@ class Views:
         self.labels = _shared(split.labels).to(self.device)
         self._offset = 255 * torch.tensor(mean, device=self.device)[:, None, None]
         self._scale = 1 / (255 * torch.tensor(std, device=self.device)[:, None, None])
-        self._purposes = torch.tensor(list(Purpose), device=self.device)[:, None]
+        # Bits are drawn where the images are: those on the host are picked without a look at the device.
+        self._purposes = torch.tensor(list(Purpose), device=self.images.device)[:, None]
 
         options = {name: _with_defaults(name, given) for name, given in augment}
         size = self.images.shape[-1]
@@ -144,22 +145,26 @@ class Views:
 
     def plain(self, indices: Tensor) -> Batch:
         """The samples as they are, normalised."""
-        indices = indices.to(self.device, non_blocking=True)
-        return Batch(self._normalise(self._picked(indices)), self.labels[indices], indices)
+        indices = self._located(indices)
+        images = self._normalise(self._picked(indices))
+        indices = self._placed(indices)
+        return Batch(images, self.labels[indices], indices)
 
     def batch(self, indices: Tensor, epoch: int, stream: int) -> Batch:
-        """The samples' views of this epoch in this stream; pass indices on the device to avoid a copy."""
-        indices = indices.to(self.device, non_blocking=True)
+        """The samples' views of this epoch in this stream; indices had best be where the images are."""
+        indices = self._located(indices)
         stream_bits = counter_hash(stream, epoch)
         bits = fold_in(fold_in(stream_bits, indices), self._purposes)  # [purposes, B]
         images = self._view(indices, bits)
         if self._weights is None:
+            indices = self._placed(indices)
             return Batch(images, self.labels[indices], indices)
         partners = below(bits[Purpose.MIXUP_PARTNER], len(self))
         partner_bits = fold_in(fold_in(stream_bits, partners), self._purposes)
-        mix = self._weights[below(bits[Purpose.MIXUP_WEIGHT], _NUM_WEIGHTS)]
+        mix = self._weights[self._placed(below(bits[Purpose.MIXUP_WEIGHT], _NUM_WEIGHTS))]
         images.mul_(mix[:, None, None, None])
         images.add_(self._view(partners, partner_bits).mul_(1 - mix[:, None, None, None]))
+        indices, partners = self._placed(indices), self._placed(partners)
         return Batch(images, self.labels[indices], indices, self.labels[partners], mix)
 
     def batches(self, indices: Sequence[Tensor], epoch: int, stream: int) -> Iterator[Batch]:
@@ -177,13 +182,13 @@ class Views:
 
         Neither cut out nor mixed. Give another stream than the views' own for other crops.
         """
-        indices = indices.to(self.device, non_blocking=True)
-        bits = fold_in(fold_in(counter_hash(stream, epoch), indices), self._purposes)
-        images = rand_augment(self._cropped_and_flipped(indices, bits), bits[Purpose.STRONG])
+        indices = self._located(indices)
+        bits = self._placed(fold_in(fold_in(counter_hash(stream, epoch), indices), self._purposes))
+        images = rand_augment(self._cropped_and_flipped(self._picked(indices), bits), bits[Purpose.STRONG])
+        indices = self._placed(indices)
         return Batch(self._normalise(images), self.labels[indices], indices)
 
-    def _cropped_and_flipped(self, indices: Tensor, bits: Tensor) -> Tensor:
-        images = self._picked(indices)
+    def _cropped_and_flipped(self, images: Tensor, bits: Tensor) -> Tensor:
         if self._padding is not None:
             rows, columns = below(bits[Purpose.CROP_ROW : Purpose.CROP_COLUMN + 1], 2 * self._padding + 1)
             images = crop(images, rows, columns, self._padding)
@@ -191,12 +196,21 @@ class Views:
             images = flip(images, bits[Purpose.FLIP] < 0)
         return images
 
+    def _located(self, indices: Tensor) -> Tensor:
+        """Indices where the images are; on their way to the host they are waited for."""
+        return indices.to(self.images.device, non_blocking=self.images.device.type != "cpu")
+
+    def _placed(self, values: Tensor) -> Tensor:
+        """What is where the images are, on the device."""
+        return values.to(self.device, non_blocking=True)
+
     def _picked(self, indices: Tensor) -> Tensor:
-        return self.images.index_select(0, indices.to(self.images.device)).to(self.device)
+        return self._placed(self.images.index_select(0, indices))
 
     def _view(self, indices: Tensor, bits: Tensor) -> Tensor:
-        """One view per index, before mixup; `bits` [purposes, B]."""
-        images, size = self._normalise(self._cropped_and_flipped(indices, bits)), self.images.shape[-1]
+        """One view per index, before mixup; `bits` [purposes, B]. Both are where the images are."""
+        images, bits, size = self._picked(indices), self._placed(bits), self.images.shape[-1]
+        images = self._normalise(self._cropped_and_flipped(images, bits))
         if self._cutout_size is not None:
             rows, columns = below(bits[Purpose.CUTOUT_ROW : Purpose.CUTOUT_COLUMN + 1], size)
             images = cutout_(images, rows, columns, self._cutout_size)
