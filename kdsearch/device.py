@@ -1,7 +1,8 @@
 """Where and how a trial computes: device, threads, memory layout and precision from what is there.
 
-Goes in: what the machine and the model offer. Comes out: a `DevicePolicy`; nothing global is changed,
-whoever runs the trial sets the threads. The CUDA half was not run: no device was at hand.
+Goes in: what the machine and the model offer. Comes out: a `DevicePolicy`. Nothing global is changed but
+cuDNN's TF32, which a policy for CUDA turns off; whoever runs the trial sets the threads. The CUDA half was not
+run: no device was at hand.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ def device_policy(
         layout = "channels_last"
     if chosen.type == "cpu":
         return DevicePolicy(chosen, num_threads(cpus), LAYOUTS[layout], None, 1, 256)
+    if chosen.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # else accuracies are not those that float32 has elsewhere
     has_bf16 = chosen.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     precision = torch.bfloat16 if has_bf16 else None
     return DevicePolicy(chosen, num_threads(cpus), LAYOUTS[layout], precision, 50, 1024)

@@ -5,10 +5,11 @@ teacher. Comes out: one `EpochResult` per `run_epoch()`, a state that resumes bi
 
 Same configuration, data, teacher, machine and versions: the same numbers to the last digit, in a fresh
 process or in one that has trained before, in one go or resumed after any epoch. Nothing global is
-changed: initial weights come from (seed, "init"), learned loss parts from (seed, "terms"), dropout from
-(seed, "epoch", epoch), the order from (seed, epoch) and the views from (stream, epoch, sample).
+changed (but what `kdsearch.device` says): initial weights come from (seed, "init"), learned loss parts from
+(seed, "terms"), dropout from (seed, "epoch", epoch), the order from (seed, epoch) and the views from
+(stream, epoch, sample).
 
-CUDA uses channels_last and bf16 autocast with float32 losses, and looks at the losses only now and then;
+CUDA uses channels_last, where it can bf16 autocast with float32 losses, and looks at the losses only now and then;
 that path was written from the documentation and not run on a device.
 """
 

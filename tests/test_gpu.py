@@ -58,3 +58,10 @@ def test_a_trial_without_room_on_the_gpu_ends_its_worker_in_words(monkeypatch):
         "kdsearch.search.worker.OutOfGpuMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. See the "
         "documentation (what helps: more resources.gpus_per_trial or less train.batch_size)"
     )
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", False), ("cpu", True)])
+def test_float32_is_not_tf32_on_a_gpu(monkeypatch, device, expected):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    device_policy(device)
+    assert torch.backends.cudnn.allow_tf32 is expected
