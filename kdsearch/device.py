@@ -1,8 +1,8 @@
 """Where and how a trial computes: device, threads, memory layout and precision from what is there.
 
 Goes in: what the machine and the model offer. Comes out: a `DevicePolicy`. Nothing global is changed but
-cuDNN's TF32, which a policy for CUDA turns off; whoever runs the trial sets the threads. The CUDA half was not
-run: no device was at hand.
+cuDNN's TF32, which a policy for CUDA turns off; whoever runs the trial sets the threads. The CUDA half was
+not run: no device was at hand.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import nn
 # channels_last training crashed with a segmentation fault at widths 3, 4 and 5 in torch 2.14.1 on the
 # CPU, 8 and 16 ran. Remove when a release trains width 4 in channels_last.
 NARROWEST_CHANNELS_LAST = 8
+FEWEST_EVALUATED = 32  # images at once on a GPU, however large they are
 NCHW = "nchw"
 LAYOUTS = {NCHW: torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -25,7 +26,8 @@ class DevicePolicy:
     """How to compute. `autocast` None is plain float32; losses are float32 in either case.
 
     `check_every` counts the batches between two looks at the recorded losses: each look waits for the
-    device, which costs nothing on the CPU and empties the queue of a GPU.
+    device, which costs nothing on the CPU and empties the queue of a GPU. `eval_batch_size` is for images
+    of up to 32x32 pixels.
     """
 
     device: torch.device
@@ -34,6 +36,16 @@ class DevicePolicy:
     autocast: torch.dtype | None
     check_every: int
     eval_batch_size: int
+
+    def eval_batch(self, image_size: int) -> int:
+        """How many images of this many pixels a side go through a network at once where none is trained.
+
+        On the CPU always as many; a GPU has room for as many pixels.
+        """
+        if self.device.type == "cpu":
+            return self.eval_batch_size
+        pixels = max(image_size**2, 32**2)
+        return max(self.eval_batch_size * 32**2 // pixels, FEWEST_EVALUATED)
 
 
 def device_policy(

@@ -133,7 +133,8 @@ class Lessons:
         summaries = {"summaries": sorted(self._summaries)} if self._summaries else {}
         about = {**kept.identity, **summaries}
         tolerance = TOLERANCES[self._policy.autocast or torch.float32]
-        return OutputCache(kept.shelf, about, len(kept.views), ask, self._policy.eval_batch_size, tolerance)
+        batch_size = self._policy.eval_batch(kept.views.images.shape[-1])
+        return OutputCache(kept.shelf, about, len(kept.views), ask, batch_size, tolerance)
 
 
 def stream_of(config: TrialConfig, number: int) -> int:

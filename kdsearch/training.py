@@ -9,8 +9,8 @@ changed (but what `kdsearch.device` says): initial weights come from (seed, "ini
 (seed, "terms"), dropout from (seed, "epoch", epoch), the order from (seed, epoch) and the views from
 (stream, epoch, sample).
 
-CUDA uses channels_last, where it can bf16 autocast with float32 losses, and looks at the losses only now and then;
-that path was written from the documentation and not run on a device.
+CUDA uses channels_last and, where it can, bf16 autocast with float32 losses, and looks at the losses only now
+and then; that path was written from the documentation and not run on a device.
 """
 
 from __future__ import annotations
@@ -380,7 +380,7 @@ def predict(model: Classifier, views: Views, policy: DevicePolicy) -> Tensor:
     """
     model.eval()
     policy = dataclasses.replace(policy, autocast=None)
-    batches = torch.split(torch.arange(len(views)), policy.eval_batch_size)
+    batches = torch.split(torch.arange(len(views)), policy.eval_batch(views.images.shape[-1]))
     return torch.cat([outputs_of(model, views.plain(indices).images, policy).logits for indices in batches])
 
 

@@ -6,12 +6,16 @@ import traceback
 
 import pytest
 import torch
+from few_images import few_digits
+from test_training import KD, teacher_of
 
-from kdsearch.device import device_policy
+from kdsearch.device import DevicePolicy, device_policy
+from kdsearch.output_cache import Shelf
 from kdsearch.records import Choice, TrainConfig, TrialConfig
 from kdsearch.search import driver
 from kdsearch.search.messages import Task
 from kdsearch.search.worker import OutOfGpuMemoryError, StudentWorker
+from kdsearch.training import Training
 
 
 @pytest.mark.parametrize(("has_bf16", "expected"), [(True, torch.bfloat16), (False, None)])
@@ -65,3 +69,25 @@ def test_float32_is_not_tf32_on_a_gpu(monkeypatch, device, expected):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     device_policy(device)
     assert torch.backends.cudnn.allow_tf32 is expected
+
+
+@pytest.mark.parametrize(
+    ("image_size", "expected"),
+    [(8, 1024), (28, 1024), (32, 1024), (64, 256), (96, 113), (224, 32), (512, 32)],
+)
+def test_larger_images_are_evaluated_fewer_at_once_on_a_gpu(image_size, expected):
+    assert device_policy("cuda").eval_batch(image_size) == expected
+
+
+def test_a_cpu_evaluates_as_many_images_of_any_size():
+    policy = device_policy("cpu")
+    assert {policy.eval_batch(size) for size in (8, 32, 224)} == {policy.eval_batch_size}
+
+
+def test_the_teachers_outputs_and_a_students_accuracy_are_computed_so_many_at_once(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(DevicePolicy, "eval_batch", lambda policy, size: asked.append(size) or 7)
+    data = few_digits(96, 48)
+    shelf = Shelf(tmp_path, "a teacher", budget_bytes=1e9)
+    Training(KD, data, teacher=teacher_of(data), shelf=shelf).run_epoch()
+    assert asked == [8, 8]
