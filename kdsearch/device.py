@@ -16,9 +16,12 @@ from torch import nn
 # channels_last training crashed with a segmentation fault at widths 3, 4 and 5 in torch 2.14.1 on the
 # CPU, 8 and 16 ran. Remove when a release trains width 4 in channels_last.
 NARROWEST_CHANNELS_LAST = 8
+HELD_SHARE = 0.2  # of what a process may use of its GPU: the largest split of images that is kept there
 FEWEST_EVALUATED = 32  # images at once on a GPU, however large they are
 NCHW = "nchw"
 LAYOUTS = {NCHW: torch.contiguous_format, "channels_last": torch.channels_last}
+
+_gpus = 1.0  # of a GPU, what this process may use
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,22 @@ def device_policy(
     has_bf16 = chosen.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     precision = torch.bfloat16 if has_bf16 else None
     return DevicePolicy(chosen, num_threads(cpus), LAYOUTS[layout], precision, 50, 1024)
+
+
+def use_share_of_gpu(gpus: float) -> None:
+    """Say what part of its GPU this process may use. Where nobody says, it is all of it."""
+    global _gpus
+    _gpus = gpus
+
+
+def has_room(device: torch.device, num_bytes: int) -> bool:
+    """Whether a split of images of so many bytes is kept on the device rather than on the host.
+
+    By the whole of its memory, not by what is free: a trial trains alike whoever trains beside it.
+    """
+    if device.type != "cuda":
+        return True
+    return num_bytes <= HELD_SHARE * _gpus * torch.cuda.get_device_properties(device).total_memory
 
 
 def num_threads(cpus: float) -> int:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import traceback
+from types import SimpleNamespace
 
 import pytest
 import torch
 from few_images import few_digits
 from test_training import KD, teacher_of
 
+from kdsearch import device
+from kdsearch.data import views
 from kdsearch.device import DevicePolicy, device_policy
 from kdsearch.output_cache import Shelf
 from kdsearch.records import Choice, TrainConfig, TrialConfig
-from kdsearch.search import driver
+from kdsearch.search import driver, worker
 from kdsearch.search.messages import Task
+from kdsearch.search.sealed import SealedTest
 from kdsearch.search.worker import OutOfGpuMemoryError, StudentWorker
 from kdsearch.training import Training
 
@@ -91,3 +95,47 @@ def test_the_teachers_outputs_and_a_students_accuracy_are_computed_so_many_at_on
     shelf = Shelf(tmp_path, "a teacher", budget_bytes=1e9)
     Training(KD, data, teacher=teacher_of(data), shelf=shelf).run_epoch()
     assert asked == [8, 8]
+
+
+def test_a_split_takes_a_fifth_of_what_a_trial_may_use_of_its_gpu(monkeypatch):
+    gpu = SimpleNamespace(total_memory=10_000)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda where: gpu)
+    monkeypatch.setattr(device, "_gpus", 1.0)
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert (device.has_room(cuda, 2000), device.has_room(cuda, 2001)) == (True, False)
+    device.use_share_of_gpu(0.25)
+    assert (device.has_room(cuda, 500), device.has_room(cuda, 501)) == (True, False)
+    assert device.has_room(cpu, 10**15)
+
+
+@pytest.mark.parametrize(("has_room", "expected"), [(True, "meta"), (False, "cpu")])
+def test_images_without_room_on_the_gpu_stay_on_the_host(monkeypatch, has_room, expected):
+    """Tensors without content stand for a GPU's."""
+    monkeypatch.setattr(views, "has_room", lambda where, num_bytes: has_room)
+    data = few_digits(96, 48)
+    images = views.Views(data.train, data.mean, data.std, (("crop", {}), ("mixup", {})), "meta")
+    assert images.images.device.type == expected
+    batch = images.batch(torch.arange(8, device=expected), 1, 0)
+    assert (batch.images.device.type, batch.labels.device.type) == ("meta", "meta")
+
+
+def test_a_worker_says_what_it_may_use_of_its_gpu(monkeypatch, tmp_path):
+    said = []
+    monkeypatch.setattr(worker, "use_share_of_gpu", said.append)
+    monkeypatch.setattr(worker, "device_policy", lambda *asked: SimpleNamespace(device=torch.device("cuda")))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    config = TrialConfig(Choice("mlp", {}), TrainConfig(epochs=1, batch_size=8))
+    StudentWorker.__new__(StudentWorker).setup(
+        {"task": Task("t0000", 1, config, ()).to_json()},
+        data=None,
+        faculty=None,
+        test=SealedTest(None),
+        augment=(),
+        output=str(tmp_path),
+        cpus=1.0,
+        gpus=0.25,
+        cache_gb=0.0,
+        layouts={},
+    )
+    assert said == [0.25]

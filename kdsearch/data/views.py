@@ -23,6 +23,7 @@ from kdsearch.data import AUGMENTATIONS, Split
 from kdsearch.data.counter import Purpose, below, counter_hash, fold_in
 from kdsearch.data.large import is_mapped
 from kdsearch.data.strong import rand_augment
+from kdsearch.device import has_room
 
 # Of float32 pixels: views of small images are made for several batches at once, because two dozen operators
 # for 64 images of 8x8 pixels take as long as a small student's forward pass.
@@ -106,7 +107,7 @@ def order(num_samples: int, seed: int, epoch: int) -> Tensor:
 
 
 class Views:
-    """A split on a device, seen plain or augmented.
+    """A split on a device, or on the host for a device that has no room for it, seen plain or augmented.
 
     `augment` is the spec's list of (name, options); whatever its order, a view is cropped, flipped,
     normalised, cut out (zero is then the mean pixel), and last mixed with its partner's own such view.
@@ -121,9 +122,10 @@ class Views:
         device: str | torch.device = "cpu",
     ) -> None:
         self.device = torch.device(device)
-        # Mapped images stay where they are: a batch of them is read when it is asked for.
+        # Mapped images stay where they are, and those that are too many for a GPU: a batch of them is read
+        # when it is asked for.
         self.images = _shared(split.images)
-        if not is_mapped(split.images):
+        if not is_mapped(split.images) and has_room(self.device, split.images.nbytes):
             self.images = self.images.to(self.device)
         self.labels = _shared(split.labels).to(self.device)
         self._offset = 255 * torch.tensor(mean, device=self.device)[:, None, None]

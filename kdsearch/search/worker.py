@@ -23,7 +23,7 @@ from ray import tune
 from kdsearch import online
 from kdsearch.data import ImageData
 from kdsearch.data.views import Views
-from kdsearch.device import NCHW, device_policy, num_threads
+from kdsearch.device import NCHW, device_policy, num_threads, use_share_of_gpu
 from kdsearch.losses.deployed import is_taught
 from kdsearch.models.build import save_student
 from kdsearch.mutual import training_for
@@ -63,6 +63,7 @@ class StudentWorker(tune.Trainable):
         torch.set_num_threads(num_threads(cpus))
         self._device = device_policy("auto" if gpus else "cpu", cpus).device
         self._gpus = gpus if self._device.type == "cuda" else 0.0
+        use_share_of_gpu(self._gpus or 1.0)
         self._data, self._augment, self._output, self._test = data, augment, Path(output), test
         self._layouts = layouts
         self._classroom, self._cache_bytes = Classroom(faculty, str(self._device)), cache_gb * 1e9
