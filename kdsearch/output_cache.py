@@ -44,6 +44,7 @@ FREE_BYTES = 10**9  # left on the disk whatever the budget
 WAIT_S = 60.0  # for another process's pass; a live epoch takes the teacher as long
 POLL_S = 0.01
 NUM_CHECKED = 4  # samples that are compared with the teacher
+HELD_BYTES = 1 << 28  # of one epoch: more is not put on a GPU, which several trials may share
 # By the precision that the teacher computes in. float16 keeps 11 bits, and two ways to batch the same image
 # differ by about 1e-6 in float32; bfloat16 keeps 8, and a sum in another order may end two numbers further.
 TOLERANCES = {torch.float32: 4e-3, torch.bfloat16: 3e-2}
@@ -90,10 +91,17 @@ class Recorded:
         shape = (header["num_samples"], sum(self._widths))
         # As a plain array on the same memory: a memmap runs Python code whenever it is indexed.
         self._rows = np.asarray(np.memmap(path, np.float16, "r", HEADER_BYTES, shape))
+        self._held: Tensor | None = None  # all of it on a GPU, once it was asked for there
 
     def take(self, indices: Tensor, device: torch.device | str = "cpu") -> Targets:
-        """The outputs for samples [B]."""
-        rows = torch.from_numpy(self._rows[indices.cpu().numpy()]).to(device).float()
+        """The outputs for samples [B]. A GPU is given the whole epoch at once where that is small."""
+        device = torch.device(device)
+        if device.type == "cpu" or self._rows.nbytes > HELD_BYTES:
+            rows = torch.from_numpy(self._rows[indices.cpu().numpy()]).to(device).float()
+        else:
+            if self._held is None:
+                self._held = torch.tensor(self._rows, device=device)
+            rows = self._held[indices.to(device)].float()
         logits, embedding, *others = torch.split(rows, self._widths, dim=1)
         return Targets(logits, embedding, dict(zip(self._summaries, others, strict=True)))
 

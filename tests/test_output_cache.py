@@ -137,6 +137,25 @@ def empty(path):
     path.write_bytes(b"")
 
 
+def test_a_gpu_is_given_a_small_epoch_once(tmp_path):
+    """Tensors without content stand for a GPU's: that they are asked for their indices is refused."""
+    recorded = cache_of_ones(tmp_path, []).epoch(0, 1)
+    indices = torch.tensor([3, 0], device="meta")
+    logits, embedding, _ = recorded.take(indices, "meta")
+    assert (logits.shape, embedding.shape) == ((2, NUM_CLASSES), (2, 2))
+    assert (logits.dtype, logits.device.type) == (torch.float32, "meta")
+    whole = recorded._held
+    recorded.take(indices, "meta")
+    assert recorded._held is whole
+
+
+def test_a_large_epoch_is_read_batch_by_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(output_cache, "HELD_BYTES", 0)
+    recorded = cache_of_ones(tmp_path, []).epoch(0, 1)
+    assert recorded.take(torch.tensor([3, 0]), "meta").logits.shape == (2, NUM_CLASSES)
+    assert recorded._held is None
+
+
 @pytest.mark.parametrize("damage", [cut, flip_a_bit, empty])
 def test_a_damaged_file_is_computed_again(damage, tmp_path, caplog):
     whole = trained(shelf_in(tmp_path))
