@@ -89,6 +89,7 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
         with cluster.connected(address, cluster.cores_to_use(spec.resources)):
             if address:
                 cluster.check_nodes(output, files_of([images.train.images, images.validation.images]))
+            cluster.check_gpus(spec.resources)
             with phases.of("teacher"):
                 faculty = train_teachers(spec, images, lineup, loaded, journal, progress)
                 guards.announce(cautions(spec, images, faculty, cost_of), journal, progress.say)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 from ray.runtime_env.runtime_env import _merge_runtime_env
 
 from kdsearch.search import cluster
@@ -126,3 +128,50 @@ def test_a_local_ray_works_without_the_process_that_reads_its_logs() -> None:
     assert "it works" in out
     assert "raylet" in out
     assert "log_monitor" not in out
+
+
+def test_a_torch_without_cuda_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert cluster.gpu_problem() == f"torch {torch.__version__} was built without CUDA"
+
+
+def test_what_torch_says_of_a_gpu_that_it_cannot_use_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*shape: int, device: str) -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old\nMore of it")
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch, "ones", refuse)
+    assert cluster.gpu_problem() == "The NVIDIA driver on your system is too old"
+
+
+@pytest.mark.parametrize(("asked", "there"), [(0.0, 4.0), (0.5, 0.0)])
+def test_where_trials_use_no_gpu_nobody_is_asked(
+    monkeypatch: pytest.MonkeyPatch, asked: float, there: float
+) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": there})
+    monkeypatch.setattr(ray, "nodes", lambda: pytest.fail("a node is asked"))
+    cluster.check_gpus(ResourcesSpec(1.0, asked, None, 0.0))
+
+
+A_GPU_THAT_IS_NONE = """
+from kdsearch.search import cluster
+from kdsearch.spec import ResourcesSpec
+
+cluster._init({"address": "local", "num_cpus": 1, "num_gpus": 1, "include_dashboard": False}, "Ray")
+try:
+    cluster.check_gpus(ResourcesSpec(1.0, 0.25, None, 0.0))
+except cluster.ClusterError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_node_whose_gpu_torch_cannot_use_is_named_before_the_search() -> None:
+    out = subprocess.run(
+        [sys.executable, "-c", A_GPU_THAT_IS_NONE], capture_output=True, text=True, check=True
+    )
+    assert platform.node() in out.stdout
+    assert "Ray sees a GPU that torch cannot use (" in out.stdout
+    assert "set resources.gpus_per_trial: 0" in out.stdout

@@ -41,6 +41,7 @@ for _name, _value in _ENVIRONMENT.items():
 # `log_to_driver=False` throws away, they took half of what Ray's own processes take from trainings.
 _WITHOUT_WATCHERS = {"enable_metrics_collection": False, "task_events_report_interval_ms": 0}
 
+PROBE_S = 300.0  # for a node to answer: it imports torch, perhaps from a slow disk
 _JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set where `ray job submit` started this process
 
 import ray  # noqa: E402  # after its environment
@@ -169,23 +170,86 @@ def check_nodes(output: Path, files: Sequence[str] = ()) -> None:
     """
     token = secrets.token_hex(8)
     (output / ".preflight").write_text(token)
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
-    probes = {}
-    for node in nodes:
-        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, node {node['NodeID'][:8]})"
-        probes[name] = _probe.options(scheduling_strategy=strategy).remote(str(output), token, files)
+    probes = {
+        _named(node): _probe.options(scheduling_strategy=_on(node)).remote(str(output), token, files)
+        for node in _nodes_with("CPU")
+    }
+    problems = _problems(probes)
+    (output / ".preflight").unlink(missing_ok=True)
+    if problems:
+        raise ClusterError("\n".join(problems))
+
+
+def check_gpus(resources: ResourcesSpec) -> None:
+    """Prove that torch can use the GPUs that Ray sees on each node; a trial would train on the CPU otherwise.
+
+    Nothing is asked where trials use none. Raises ClusterError naming the nodes and what to do.
+    """
+    gpus = gpus_per_trial(resources)
+    probes = {
+        _named(node): _probe_gpu.options(num_gpus=gpus, scheduling_strategy=_on(node)).remote()
+        for node in (_nodes_with("GPU") if gpus else [])
+    }
+    problems = _problems(_answered(probes))
+    if problems:
+        raise ClusterError("\n".join(problems))
+
+
+def _answered(probes: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that got a GPU: one that other jobs use for long says nothing against its node."""
+    found, _ = (
+        ray.wait(list(probes.values()), num_returns=len(probes), timeout=PROBE_S) if probes else ([], [])
+    )
+    for name in (name for name, probe in probes.items() if probe not in found):
+        logger.warning("%s: no GPU was free for %g s, nobody knows whether torch can use it", name, PROBE_S)
+        ray.cancel(probes[name])
+    return {name: probe for name, probe in probes.items() if probe in found}
+
+
+def _nodes_with(kind: str) -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind, 0) > 0]
+
+
+def _named(node: Mapping[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, node {node['NodeID'][:8]})"
+
+
+def _on(node: Mapping[str, Any]) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+
+
+def _problems(probes: Mapping[str, Any]) -> list[str]:
+    """What the probes answer, with their nodes' names, without those that found nothing wrong."""
     problems = []
     for name, probe in probes.items():
         try:
-            problem = ray.get(probe, timeout=300)
+            problem = ray.get(probe, timeout=PROBE_S)
         except ray.exceptions.RayError as error:
             problem = f"cannot run a task: {str(error).strip().splitlines()[-1]}"
         if problem:
             problems.append(f"{name}: {problem}")
-    (output / ".preflight").unlink(missing_ok=True)
-    if problems:
-        raise ClusterError("\n".join(problems))
+    return problems
+
+
+@ray.remote(num_cpus=0, max_calls=1)  # a process that used a GPU keeps some of its memory until it ends
+def _probe_gpu() -> str:
+    """What keeps torch from using this node's GPU, '' when nothing does."""
+    problem = gpu_problem()
+    how = "install a torch and a driver that fit the GPU there, or set resources.gpus_per_trial: 0"
+    return f"Ray sees a GPU that torch cannot use ({problem}); {how}" if problem else ""
+
+
+def gpu_problem() -> str:
+    """What keeps torch from using a GPU in this process, '' when nothing does."""
+    import torch
+
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"torch {torch.__version__} was built without CUDA"
+    try:
+        torch.ones(1, device="cuda").add(1).item()  # says why: is_available() only says no
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().splitlines()[0]
+    return ""
 
 
 @ray.remote(num_cpus=0)
