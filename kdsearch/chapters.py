@@ -336,8 +336,8 @@ def reproduction(sweep: SweepRecord) -> list[Block]:
         Paragraph(
             "Beside this page: `trials.csv` (one row per student), `curves.csv` (one row per epoch), "
             "`pareto.csv` (the front), `confirmed.csv` (students that were trained again), `summary.json`, "
-            "`spec.yaml` (as resolved), `students/` (weights), and `events.jsonl`, from which all of it is "
-            "rebuilt."
+            "`spec.yaml` (as resolved), `students/` (the only copy of the weights), and `events.jsonl`, from "
+            "which the rest is rebuilt."
         ),
     ]
 

@@ -41,7 +41,9 @@ def check_sampler(values: Values, problems: Problems) -> None:
         _check_warm_start(search["warm_start"], sampler, problems)
     if sampler not in LISTING:
         if search["trials"] is None:
-            problems.add(("search", "trials"), f"missing: how many trials {sampler} proposes, a whole number")
+            allowed = f"missing: how many trials {sampler} proposes, a whole number"
+            more = "; to end by another budget alone, one that is not reached, such as 100000"
+            problems.add(("search", "trials"), allowed + more)
         if search["seeds"] > 1:
             allowed = (
                 f"1 with sampler {sampler}, whose trials all differ: give sampler: grid or one_at_a_time"

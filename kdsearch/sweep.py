@@ -56,6 +56,7 @@ def command(arguments: Sequence[str]) -> int:
 
         for line in plan.plan(spec, output):
             Progress().say(line)
+        session.check_folder(output, options.resume)
         return cli.DONE
     session.check_folder(output, options.resume)
     run(spec, output, options.address, Progress())

@@ -31,8 +31,9 @@ def test_bf16_is_for_gpus_that_have_it(monkeypatch, has_bf16, expected):
     assert device_policy("cuda").autocast == expected
 
 
-def test_the_process_that_trained_the_teacher_ends_and_gives_its_gpu_back():
-    assert driver._train_teacher._max_calls == 1
+@pytest.mark.parametrize(("num_gpus", "max_calls"), [(1, 1), (0, 0)])
+def test_the_process_that_trained_the_teacher_on_a_gpu_ends_and_gives_it_back(num_gpus, max_calls):
+    assert driver.teacher_task(num_gpus)._max_calls == max_calls
 
 
 def worker_on_a_gpu() -> StudentWorker:

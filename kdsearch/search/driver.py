@@ -247,8 +247,8 @@ def train_teacher(
 ) -> Iterator[teachers.Epoch]:
     """`kdsearch.teacher.train` as a Ray task, where the resources are; its epochs are streamed back."""
     num_gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
-    task = _train_teacher.options(num_gpus=num_gpus, num_cpus=1)
-    epochs: Any = task.remote(spec, ray.put(data), state, above)  # a stream of references
+    # A stream of references.
+    epochs = teacher_task(num_gpus).remote(spec, ray.put(data), state, above)
     try:
         for epoch in epochs:
             yield ray.get(epoch)
@@ -258,9 +258,15 @@ def train_teacher(
         raise cluster.ClusterError(f"the teacher's training was lost: {last_line(str(error))}") from None
 
 
-# Its process ends with it and gives its GPU memory back: Ray sees to that by itself only where the decorator
-# asks for a GPU.
-@ray.remote(num_returns="streaming", max_retries=0, max_calls=1)
+def teacher_task(num_gpus: int) -> Any:
+    """The task, of a process that ends with it where it has a GPU: else it would keep the GPU's memory.
+
+    Ray sees to that only where the decorator asks for the GPU, not where `options` do (ray#47767).
+    """
+    decorate = ray.remote(num_returns="streaming", max_retries=0, num_gpus=num_gpus, num_cpus=1)
+    return decorate(_train_teacher)
+
+
 def _train_teacher(
     spec: SweepSpec, data: ImageData, state: State | None, above: Teacher | None
 ) -> Iterator[Any]:
