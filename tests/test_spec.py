@@ -554,7 +554,7 @@ BAD = [
     ("search", "{trials: 4, warm_start: reports/a}", "7: search.warm_start: reports/a: a list"),
     ("search", "{trials: 4, warm_start: [7]}", "7: search.warm_start[0]: 7: the folder of a sweep, as in reports/cifar100"),
     ("search", "{sampler: grid, warm_start: [a]}", "7: search.warm_start: ['a']: goes with sampler ehvi or tpe; grid lists what it runs"),
-    ("search", "{}", "7: search.trials: missing: how many trials ehvi proposes, a whole number"),
+    ("search", "{}", "7: search.trials: missing: how many trials ehvi proposes, a whole number; …"),
     ("search", "{trials: 4, seeds: 3}", "7: search.seeds: 3: 1 with sampler ehvi, whose trials all differ: give sampler: grid or one_at_a_time (nearest: 1)"),
     ("search", "{sampler: gird}", "7: search.sampler: gird: one of ehvi, grid, one_at_a_time, tpe (nearest: grid)"),
     ("search", "{sampler: grid, early_stopping: asha}", "7: search.early_stopping: asha: none with sampler grid: it compares trials of equal budget (nearest: none)"),
