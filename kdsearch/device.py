@@ -21,6 +21,8 @@ FEWEST_EVALUATED = 32  # images at once on a GPU, however large they are
 NCHW = "nchw"
 LAYOUTS = {NCHW: torch.contiguous_format, "channels_last": torch.channels_last}
 
+GPUS_UNUSED = "there are GPUs and the trials use none of them: set resources.gpus_per_trial"
+
 _gpus = 1.0  # of a GPU, what this process may use
 
 

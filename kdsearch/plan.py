@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from kdsearch import cli, guards, listing, spec_teacher, teacher, warm_start
 from kdsearch.data import ImageData
 from kdsearch.data.views import Views
-from kdsearch.device import device_policy, num_threads
+from kdsearch.device import GPUS_UNUSED, device_policy, num_threads
 from kdsearch.lineup import Lineup
 from kdsearch.losses.reading import reads_maps
 from kdsearch.models import family as network_family
@@ -104,8 +104,11 @@ def plan(spec: SweepSpec, output: Path) -> Iterator[str]:
     if not any(part.role == "assistant" for part in lineup.parts):
         largest = max(network.cost["params"] for network in built)
         found_out += guards.of_sizes(students[0].family, students[0].cost["params"], largest)
-    for caution in found_out:
-        yield f"  warning   {caution.text}"
+    warnings = [caution.text for caution in found_out]
+    if torch.cuda.is_available() and not spec.resources.gpus_per_trial:
+        warnings.append(GPUS_UNUSED)
+    for text in warnings:
+        yield f"  warning   {text}"
     edges = [count(edge) for edge in band_edges(spec, cost_function(images))]
     bands = ", ".join(f"{low} to {high}" for low, high in itertools.pairwise(edges))
     yield f"  bands     {bands} params"
@@ -231,7 +234,7 @@ def try_out(
     except ValueError as error:
         raise cli.UsageError(str(error)) from None
     cost = measure(model, images.in_channels, images.image_size)
-    device = device_policy().device
+    device = device_policy("auto" if spec.resources.gpus_per_trial else "cpu").device  # where trials run
     views = Views(images.train, images.mean, images.std, spec.data.augment, device)
     batch = views.batch(torch.arange(batch_size, device=device) % len(images.train), 1, 0)
     model.to(device)

@@ -288,6 +288,20 @@ def test_a_dry_run_refuses_students_that_do_not_suit_the_images(tmp_path: Path, 
         list(plan.plan(specs.load(path), tmp_path / "out"))
 
 
+def test_a_dry_run_times_students_where_they_will_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU, whatever the machine has, where trials ask for no GPU; that is worth a warning."""
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "name: x\ndata: digits\nteacher: {mlp: {}}\nstudent: {mlp: {}}\n"
+        "train: {epochs: 2}\nsearch: {trials: 1}\n"
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    lines = list(plan.plan(specs.load(path), tmp_path / "out"))
+    assert any("there are GPUs and the trials use none of them" in line for line in lines)
+
+
 def test_an_address_is_no_output_folder(tmp_path: Path) -> None:
     with pytest.raises(cli.UsageError, match="--output .*: an address is no folder"):
         session.check_folder(Path("s3://bucket/x").absolute(), resume=False)

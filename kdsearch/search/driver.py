@@ -27,7 +27,7 @@ from kdsearch import layout
 from kdsearch import teacher as teachers
 from kdsearch.checkpoint import State
 from kdsearch.data import ImageData
-from kdsearch.device import device_policy
+from kdsearch.device import GPUS_UNUSED, device_policy
 from kdsearch.home import default_store
 from kdsearch.layout import Layout
 from kdsearch.records import Choice
@@ -65,7 +65,7 @@ def run_search(
     `layouts` are the memory layouts of the families that do not keep the usual one.
     """
     if ray.cluster_resources().get("GPU", 0) and not spec.resources.gpus_per_trial:
-        logger.warning("there are GPUs and the trials use none of them: set resources.gpus_per_trial")
+        logger.warning(GPUS_UNUSED)
     trainable = tune.with_parameters(
         StudentWorker,
         data=data,
