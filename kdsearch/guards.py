@@ -71,16 +71,24 @@ def of_sizes(student: str, params: float, teacher_params: float, who: str = "the
 
 
 def of_teacher(
-    report: Mapping[str, Any], mean: Sequence[float], std: Sequence[float], who: str = "the teacher"
+    report: Mapping[str, Any],
+    mean: Sequence[float],
+    std: Sequence[float],
+    who: str = "the teacher",
+    epochs_key: str = "epochs",
 ) -> list[Caution]:
-    """What the teacher's report tells, beside the normalisation (of images / 255) that students see."""
+    """What the teacher's report tells, beside the normalisation (of images / 255) that students see.
+
+    `epochs_key` says where the spec has its epochs.
+    """
     found = []
     if report.get("still_improving"):
         found.append(
             Caution(
                 "still_improving",
                 f"{who} was still improving when its {report['epochs']} epochs ended (accuracy "
-                f"{report['accuracy']:.4f}): with more teacher.train.epochs every student has more to learn",
+                f"{report['accuracy']:.4f}): with more of them ({epochs_key}) every student has more to "
+                "learn",
             )
         )
     their_mean, their_std = report.get("mean"), report.get("std")

@@ -291,7 +291,7 @@ def accept(
     whole = "role" not in more
     for line in teachers.describe(teacher) if whole else [teachers.summarised(teacher)]:
         progress.say(line)
-    teachers.check_converged(teacher, asked)
+    teachers.check_converged(teacher, asked, name)
     ready = [event for event in journal.events if event["kind"] == "teacher_ready"]
     before = [event["key"] for event in ready if event.get("name", "") == name]
     if before and before[-1] != teacher.key:
@@ -306,7 +306,8 @@ def cautions(spec: SweepSpec, images: ImageData, faculty: Faculty, cost_of: Cost
     smallest = extreme_students(spec, cost_of)[0]
     found = guards.of_spec(spec, images.num_classes)
     for name, network in faculty.networks.items():
-        found += guards.of_teacher(network.report, images.mean, images.std, guards.named(name))
+        epochs = spec_teacher.recipe_key("epochs", network.family, name)
+        found += guards.of_teacher(network.report, images.mean, images.std, guards.named(name), epochs)
     for name, source in spec_teacher.choices(spec.teacher).items():
         teacher = faculty.networks[faculty.leader(Choice(name))]
         sure = confidences(teacher, images, spec.data.augment)

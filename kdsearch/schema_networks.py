@@ -80,11 +80,13 @@ _NETWORK: dict[str, Item] = {
     "min_accuracy": fixed("float", None, "validation accuracy it must reach", low=0, high=1),
     "seed": seed("of initial weights and order"),
 }
+_TRAIN_ELSEWHERE = {"train": "belongs below the family, as in resnet: {train: ...}"}
 
 MEMBER = Section(
     "one network: a family to train, or the checkpoint of a trained one",
     fields=_NETWORK,
     entries=_ANY_FAMILY,
+    elsewhere=_TRAIN_ELSEWHERE,
     name="teacher_network",
 )
 
@@ -134,7 +136,10 @@ BORN_AGAIN = Section(
     },
     entries=_families(_TRAINED, "trained_"),
     name="born_again",
-    elsewhere={"checkpoint": "born_again trains every generation: give a family and no checkpoint"},
+    elsewhere={
+        "checkpoint": "born_again trains every generation: give a family and no checkpoint",
+        **_TRAIN_ELSEWHERE,
+    },
 )
 
 ASSISTANTS = Section(
@@ -164,6 +169,7 @@ TEACHER_CHOICE = Section(
     "one teacher: a network, an ensemble, generations born again, or a chain of assistants",
     fields=_NETWORK,
     entries={**_COMBINED, **MEMBER.entries},
+    elsewhere=_TRAIN_ELSEWHERE,
     name="teacher_choice",
 )
 
@@ -174,6 +180,7 @@ TEACHER = Section(
         "one_of": Named("teachers by name: a searched choice", TEACHER_CHOICE, low=2),
         **TEACHER_CHOICE.entries,
     },
+    elsewhere={"train": "belongs below the family: teacher.<family>.train"},
 )
 
 STUDENT = Section("the families to search, each with its settings", entries=_families({}))

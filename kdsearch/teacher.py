@@ -30,6 +30,7 @@ from kdsearch.home import default_store
 from kdsearch.models.build import Architecture, Classifier, cost, weightless
 from kdsearch.records import Choice, EpochResult, TrainConfig, TrialConfig
 from kdsearch.spec import SweepSpec, TeacherSpec
+from kdsearch.spec_teacher import recipe_key
 from kdsearch.teacher_model import Frozen, Teacher
 from kdsearch.teacher_store import find, find_partial, remembered, save, save_partial
 from kdsearch.training import TRAINING_VERSION, NonFiniteLoss, Training, predict
@@ -199,8 +200,9 @@ def train(
             result = training.run_epoch()
         except NonFiniteLoss as error:
             raise TeacherError(
-                f"the teacher's training diverged ({error}); lower teacher.train.lr ({config.train.lr:g}) "
-                f"or raise teacher.train.warmup_epochs ({config.train.warmup_epochs})"
+                f"the teacher's training diverged ({error}); lower the lr ({config.train.lr:g}) or raise "
+                f"the warmup_epochs ({config.train.warmup_epochs}) of its recipe, in the spec below its "
+                f"family: {config.student.name}: {{train: ...}}"
             ) from error
         curve.append(result.metrics["val_accuracy"])
         time_s, cpu_s = time_s + result.time_s, cpu_s + result.cpu_s
@@ -278,17 +280,21 @@ def _normalisation(description: Mapping[str, Any], name: str) -> list[float] | N
     return None if found is None else [float(value) for value in found]
 
 
-def check_converged(teacher: Teacher, asked: float | None) -> None:
+def check_converged(teacher: Teacher, asked: float | None, name: str = "") -> None:
     """Raise TeacherError where the teacher misses `teacher.min_accuracy`, with what to do about it."""
     reached = teacher.report["accuracy"]
     if asked is None or reached >= asked:
         return
     if teacher.report["source"] == "loaded":
         advice = "check that its classes are in the data's order and that it was trained on such images"
+    elif teacher.report["source"] == "combined":
+        advice = "train its networks for longer or choose larger ones"
     elif teacher.report["still_improving"]:
-        advice = f"it was still improving: raise teacher.train.epochs ({teacher.report['epochs']})"
+        key = recipe_key("epochs", teacher.family, name)
+        advice = f"it was still improving: raise {key} ({teacher.report['epochs']})"
     else:
-        advice = "it had stopped improving: change teacher.train.lr or choose a larger teacher"
+        key = recipe_key("lr", teacher.family, name)
+        advice = f"it had stopped improving: change {key} or choose a larger teacher"
     raise TeacherError(
         f"the teacher reached {reached:.4f} validation accuracy, teacher.min_accuracy asks for {asked:g}; "
         f"{advice}, or lower teacher.min_accuracy and --resume"

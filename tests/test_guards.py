@@ -126,9 +126,11 @@ def test_a_sound_teacher_is_no_occasion_for_warnings():
 
 
 def test_a_teacher_that_was_still_improving():
-    (found,) = guards.of_teacher({**REPORT, "still_improving": True}, (0.5,), (0.25,))
+    improving = {**REPORT, "still_improving": True}
+    (found,) = guards.of_teacher(improving, (0.5,), (0.25,), epochs_key="teacher.resnet.train.epochs")
     assert found.kind == "still_improving"
     assert "30 epochs ended (accuracy 0.9100)" in found.text
+    assert "with more of them (teacher.resnet.train.epochs) every student" in found.text
 
 
 @pytest.mark.parametrize(("mean", "std"), [((0.52,), (0.25,)), ((0.5,), (0.27,))], ids=["mean", "std"])

@@ -294,9 +294,8 @@ def test_states_come_now_and_then_and_with_the_last_epoch(spec, data):
 
 def test_a_diverging_teacher_says_what_to_change(spec, data):
     wild = with_teacher(spec, train={**spec.teacher.train, "lr": float("inf")})
-    with pytest.raises(
-        TeacherError, match=r"diverged \(not finite in epoch 1, batch .*lower teacher.train.lr"
-    ):
+    expected = r"diverged \(not finite in epoch 1, batch .*lower the lr \(inf\) .* family: resnet: \{train: "
+    with pytest.raises(TeacherError, match=expected):
         list(teachers.train(wild, data))
 
 
@@ -496,17 +495,24 @@ def test_a_converged_teacher_passes(trained):
 @pytest.mark.parametrize(
     ("changes", "advice"),
     [
-        ({"still_improving": True}, r"it was still improving: raise teacher\.train\.epochs \(3\)"),
-        ({"still_improving": False}, "it had stopped improving: change teacher.train.lr or choose a larger"),
+        ({"still_improving": True}, r"it was still improving: raise teacher\.resnet\.train\.epochs \(3\)"),
+        ({"still_improving": False}, "it had stopped improving: change teacher.resnet.train.lr or choose"),
         ({"source": "loaded"}, "check that its classes are in the data's order"),
+        ({"source": "combined"}, "train its networks for longer or choose larger ones"),
     ],
-    ids=["still improving", "stopped improving", "loaded"],
+    ids=["still improving", "stopped improving", "loaded", "combined"],
 )
 def test_an_unconverged_teacher_says_what_was_reached_what_was_asked_and_what_to_do(trained, changes, advice):
     poor = dataclasses.replace(trained[0], report={**trained[0].report, "accuracy": 0.25, **changes})
     expected = rf"reached 0\.2500 validation accuracy, teacher\.min_accuracy asks for 0\.9; {advice}"
     with pytest.raises(TeacherError, match=expected):
         teachers.check_converged(poor, 0.9)
+
+
+def test_an_unconverged_teacher_among_several_is_named_beside_its_setting(trained):
+    report = {**trained[0].report, "accuracy": 0.25, "still_improving": True}
+    with pytest.raises(TeacherError, match=r"raise train\.epochs of the teacher big \(3\)"):
+        teachers.check_converged(dataclasses.replace(trained[0], report=report), 0.9, "big")
 
 
 def test_the_description_says_what_a_person_asks(trained):
