@@ -42,7 +42,7 @@ def points(
     sweeps: dict[Path, SweepRecord] = {}
     problems = []
     for text in spec.search.warm_start:
-        folder = Path(text)
+        folder = Path(text).expanduser()
         try:
             sweeps[folder] = _read(folder, spec)
         except (cli.UsageError, cli.NotFinishedError) as error:

@@ -47,6 +47,14 @@ def test_the_front_of_an_earlier_sweep_is_replayed_as_it_was(tmp_path: Path) -> 
     assert left_out == []
 
 
+def test_a_folder_may_begin_with_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    earlier(tmp_path / "before")
+    found, _ = warm_start.points(spec_here(tmp_path, "search.warm_start=[~/before]"), 3)
+
+    assert found
+
+
 def test_a_confirmed_student_is_replayed_though_it_is_no_longer_on_the_front(tmp_path: Path) -> None:
     record = earlier(tmp_path / "before")
     loser = next(
