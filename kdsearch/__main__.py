@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 
@@ -22,8 +23,13 @@ def main() -> int:
     print("usage: kdsearch COMMAND ...   (kdsearch COMMAND --help says more)\n")
     for name, meaning in COMMANDS.items():
         print(f"  {name:8} {meaning}")
-    asked = not arguments or arguments[0] in ("-h", "--help", "help")
-    return 0 if asked else 2
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        return 0
+    near = difflib.get_close_matches(arguments[0], COMMANDS, 1)
+    print(
+        f"unknown command {arguments[0]}" + "".join(f" (nearest: {name})" for name in near), file=sys.stderr
+    )
+    return 2
 
 
 if __name__ == "__main__":
