@@ -276,7 +276,9 @@ def _check_number(option: Option, node: Node) -> tuple[Any, object]:
     if type(value) in kinds and low <= number <= high:
         return (value if option.type == "int" else number), ""
     nearest = min(max(number, low), high)
-    return INVALID, _digits(round(nearest) if option.type == "int" else nearest)
+    if option.type != "int":
+        return INVALID, _digits(nearest)
+    return INVALID, int(Decimal(str(nearest)).to_integral_value())  # 1e30 is not whole: written out
 
 
 def _is_scalar(node: Node) -> bool:

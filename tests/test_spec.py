@@ -443,6 +443,8 @@ BAD = [
     # a section of the smallest spec, what it says instead, the whole message with … for parts of tables
     ("name", "../up", "1: name: ../up: a folder's name: up to 100 letters, digits and . _ -, the first not a dot (nearest: up)"),
     ("train", "{epochs: 2, learning_rate: 0.1}", "6: train.learning_rate: 0.1: unknown; allowed: … (nearest: lr)"),
+    ("train", "{epochs: 1e6}", "6: train.epochs: 1e6: a whole number of at least 1 (nearest: 1000000)"),
+    ("train", "{epochs: 1e20}", "6: train.epochs: 1e20: a whole number of at least 1 (nearest: 100000000000000000000)"),
     ("train", "{epochs: 2, evaluate: epochs}", "6: train.evaluate: epochs: one of every_epoch, rungs (nearest: every_epoch)"),
     ("data", "cifar1O", "2: data: cifar1O: one of …, digits, … (nearest: cifar10)"),
     ("data", "{dataset: digits, validaton: 5}", "2: data.validaton: 5: unknown; allowed: dataset, root, validation, subset, resize, augment, unlabelled, seed (nearest: validation)"),
@@ -543,6 +545,7 @@ BAD = [
     ("train", "{epochs: 10, schedule: step, milestones: [4, 3]}", "3: teacher.resnet.train.milestones: [4, 3]: whole numbers from 1 to 4, increasing\nspec.yaml:6: train.milestones: [4, 3]: whole numbers from 1 to 9, increasing"),
     ("train", "{epochs: 10, lr: 1_000}", "6: train.lr: 1_000: a number from 1e-08 to 100 (nearest: 100)"),
     ("train", "{epochs: 10, lr: .nan}", "6: train.lr: .nan: a number from 1e-08 to 100"),
+    ("train", "{epochs: 1e1}", "6: train.epochs: 1e1: a whole number of at least 1 (nearest: 10)"),
     ("search", "{trials: 0}", "7: search.trials: 0: a whole number of at least 1 (nearest: 1)"),
     ("search", "{trials: 4, objectives: [val_accuracy]}", "7: search.objectives: [val_accuracy]: val_accuracy first, then one or more of macs, params, size_mb, each once (nearest: [val_accuracy, params])"),
     ("search", "{trials: 4, objectives: [parms, val_accuracy]}", "7: search.objectives: [parms, val_accuracy]: val_accuracy first, then one or more of macs, params, size_mb, each once"),
