@@ -21,18 +21,22 @@ SEARCHED = "searched"  # a word of the spec only: the search picks every student
 _PAIR = re.compile(r"\s*stage(\d+)\s*>\s*stage(\d+)\s*")
 
 
-def parse(text: str, num_student: int, num_teacher: int) -> Pairs:
-    """The pairs of a map's text or name. Raises ValueError saying what is wrong and what is allowed."""
+def parse(text: str, num_student: int, num_teacher: int, words: Sequence[str] = ()) -> Pairs:
+    """The pairs of a map's text or name. Raises ValueError saying what is wrong and what is allowed.
+
+    `words` are allowed where the text stands, too, without being any map's name: said, not read.
+    """
     if text in NAMES:
         return named(text, num_student, num_teacher)
     pairs = []
     for part in text.split(","):
         match = _PAIR.fullmatch(part)
         if match is None:
-            close = difflib.get_close_matches(text, NAMES, 1)
+            known = sorted({*NAMES, *words})
+            close = difflib.get_close_matches(text, known, 1)
             raise ValueError(
                 f"{part.strip()!r} is not a pair of stages: write student>teacher, as in stage1>stage2,"
-                f"stage3>stage3, or one of {', '.join(NAMES)}"
+                f"stage3>stage3, or one of {', '.join(known)}"
                 + "".join(f"; nearest: {name}" for name in close)
             )
         pair = (int(match[1]), int(match[2]))

@@ -48,7 +48,7 @@ def check_layer_maps(values: Values, num_teacher_stages: Iterable[int], problems
         for method, options in _entries(values, f"distill.{slot}"):
             texts = reachable(options["layer_map"]) if "layer_map" in options else []
             for text in (text for text in texts if not _is_embedding(text, method)):
-                wrong = _first_misfit(text, sorted(stages), counts)
+                wrong = _first_misfit(text, method, sorted(stages), counts)
                 if wrong:
                     problems.add(("distill", slot, method, "layer_map"), wrong, value=text)
 
@@ -58,12 +58,16 @@ def _is_embedding(text: Any, method: str) -> bool:
     return bool(text == layer_map.EMBEDDING == METHODS[method].options["layer_map"].default)
 
 
-def _first_misfit(text: Any, stages: Iterable[tuple[str, int]], num_teacher_stages: Iterable[int]) -> str:
+def _first_misfit(
+    text: Any, method: str, stages: Iterable[tuple[str, int]], num_teacher_stages: Iterable[int]
+) -> str:
     if text in (INVALID, layer_map.SEARCHED):
         return ""
+    embedding = [layer_map.EMBEDDING] if _is_embedding(layer_map.EMBEDDING, method) else []
+    words = [layer_map.SEARCHED, *embedding]
     for (name, count), num_teacher in itertools.product(stages, num_teacher_stages):
         try:
-            layer_map.parse(text, count, num_teacher)
+            layer_map.parse(text, count, num_teacher, words)
         except ValueError as error:
             return f"{error} (student {name})"
     return ""
