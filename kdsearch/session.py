@@ -5,6 +5,7 @@ Goes in: the spec and the folder or its journal. Comes out: a `sweep_started` ev
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.metadata
 import json
@@ -35,6 +36,19 @@ def check_folder(output: Path, resume: bool) -> None:
         raise cli.UsageError(
             f"{output} exists: go on with it (--resume) or choose another folder (--output DIR)"
         )
+
+
+def nothing_to_resume(output: Path) -> str:
+    """A line where a folder to go on with holds no sweep; '' where it does.
+
+    It is no refusal: a cluster's job may ask to go on every time that it starts, the first included.
+    """
+    if output.is_dir() and any(not _is_unused(path) for path in output.iterdir()):
+        return ""
+    beside = output.parent.iterdir() if output.parent.is_dir() else ()
+    names = [path.name for path in beside if path != output and (path / FILE).exists()]
+    near = "".join(f" (nearest: {name})" for name in difflib.get_close_matches(output.name, names, 1))
+    return f"nothing to resume in {output}{near}: begins anew"
 
 
 def _is_unused(path: Path) -> bool:

@@ -59,7 +59,10 @@ def command(arguments: Sequence[str]) -> int:
         session.check_folder(output, options.resume)
         return cli.DONE
     session.check_folder(output, options.resume)
-    run(spec, output, options.address, Progress())
+    progress = Progress()
+    if options.resume and (new := session.nothing_to_resume(output)):
+        progress.say(new)
+    run(spec, output, options.address, progress)
     return cli.DONE
 
 

@@ -18,6 +18,7 @@ from kill import Killable, Moment, moments
 
 from kdsearch import cli, data, journal, plan, session
 from kdsearch import spec as specs
+from kdsearch import sweep as sweep_command
 from kdsearch.data.views import Views
 from kdsearch.models.build import load_student
 
@@ -305,6 +306,26 @@ def test_a_dry_run_times_students_where_they_will_train(
 def test_an_address_is_no_output_folder(tmp_path: Path) -> None:
     with pytest.raises(cli.UsageError, match="--output .*: an address is no folder"):
         session.check_folder(Path("s3://bucket/x").absolute(), resume=False)
+
+
+def test_going_on_with_nothing_is_said_with_the_nearest_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec, begun = tmp_path / "spec.yaml", []
+    spec.write_text(
+        "name: x\ndata: digits\nteacher: resnet\nstudent: mlp\ntrain: {epochs: 2}\nsearch: {trials: 1}\n"
+    )
+    (tmp_path / "first-try").mkdir()
+    (tmp_path / "first-try" / journal.FILE).write_text("{}")
+    monkeypatch.setattr(sweep_command, "run", lambda spec, output, *rest: begun.append(output.name))
+
+    for name in ("frist-try", "first-try"):
+        sweep_command.command([str(spec), "--resume", "--output", str(tmp_path / name)])
+
+    said = f"nothing to resume in {tmp_path / 'frist-try'} (nearest: first-try): begins anew"
+    assert capsys.readouterr().out.count("nothing to resume") == 1
+    assert session.nothing_to_resume(tmp_path / "frist-try") == said
+    assert begun == ["frist-try", "first-try"]
 
 
 def test_a_bad_spec_exits_2_before_torch_or_ray_are_imported(tmp_path: Path) -> None:
