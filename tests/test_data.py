@@ -655,6 +655,32 @@ def test_fewer_than_two_class_folders_show_the_layout(tmp_path, classes):
         data.load(DataSpec("image_folder", str(tmp_path)))
 
 
+def test_a_class_folder_without_images_says_what_is_in_it(tmp_path):
+    write_images(tmp_path, "train", {"cat": 0, "dog": 5})
+    cat = tmp_path / "train" / "cat"
+    (cat / "one").mkdir(parents=True)
+    for name in ("a.tif", "b.TIF", ".hidden"):
+        (cat / name).touch()
+    with pytest.raises(
+        DataError, match=r"train/cat: no images; found 2 \.tif files, 1 folder; \.bmp, .* directly"
+    ):
+        data.load(DataSpec("image_folder", str(tmp_path)))
+
+
+def test_an_empty_class_folder_is_named(tmp_path):
+    write_images(tmp_path, "train", {"cat": 5, "dog": 5})
+    (tmp_path / "train" / "emu").mkdir()
+    with pytest.raises(DataError, match=r"train/emu: no images; \.bmp"):
+        data.load(DataSpec("image_folder", str(tmp_path)))
+
+
+def test_files_that_are_not_read_are_told(tmp_path, caplog):
+    write_image_folder(tmp_path)
+    (tmp_path / "train" / "cat" / "a.gif").touch()
+    data.load(DataSpec("image_folder", str(tmp_path)))
+    assert "train: not read, only .bmp, .jpeg, .jpg, .png, .webp are: 1 .gif file" in caplog.text
+
+
 def test_a_class_left_without_training_images_is_named(tmp_path):
     write_images(tmp_path, "train", {"cat": 30, "dog": 30, "emu": 1})
     with pytest.raises(DataError, match="no training image is left for emu"):

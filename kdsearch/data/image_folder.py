@@ -7,6 +7,8 @@ where they are too many for it, into a mapped file.
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from PIL import Image
 from kdsearch.data import DataError, Split
 from kdsearch.data.large import allocate
 from kdsearch.data.loading import Source
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # PIL knows dozens more, some of them run other programs
@@ -36,7 +40,9 @@ def image_folder(root: Path, options: Mapping[str, Any]) -> Source:
     mode = "L" if options["grey"] else "RGB"
 
     def read(folder: Path) -> Split:
-        return _read(_files(folder, class_names), size, mode, must_fit)
+        files = _files(folder, class_names)
+        _warn_of_others(folder, class_names)
+        return _read(files, size, mode, must_fit)
 
     validation = next((folder for name in ("validation", "val") if (folder := root / name).is_dir()), None)
     test = root / "test"
@@ -59,15 +65,38 @@ def _files(folder: Path, class_names: tuple[str, ...]) -> list[tuple[Path, int]]
     unknown = {path.name for path in _folders(folder)} - set(class_names)
     if unknown:
         raise DataError(f"{folder / min(unknown)}: no class of that name in {folder.parent / 'train'}")
-    files = [
-        (path, label)
-        for label, name in enumerate(class_names)
-        for path in sorted((folder / name).glob("*"))
-        if path.suffix.lower() in SUFFIXES
-    ]
+    files = []
+    for label, name in enumerate(class_names):
+        images, others = _contents(folder / name)
+        if not images and (others or folder.name == "train"):
+            found = f"; found {_counted(others)}" if others else ""
+            kinds = ", ".join(SUFFIXES)
+            raise DataError(f"{folder / name}: no images{found}; {kinds} are read directly in it")
+        files += [(path, label) for path in images]
     if not files:
         raise DataError(f"{folder}: no images; {', '.join(SUFFIXES)} are read from one folder a class")
     return files
+
+
+def _warn_of_others(folder: Path, class_names: tuple[str, ...]) -> None:
+    """A line for what lies beside the images and is not read."""
+    others = [path for name in class_names for path in _contents(folder / name)[1]]
+    if others:
+        logger.warning("%s: not read, only %s are: %s", folder, ", ".join(SUFFIXES), _counted(others))
+
+
+def _contents(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The images in a folder, and what else is there, by name; hidden files are no news."""
+    paths = sorted(folder.glob("*"))
+    images = [path for path in paths if path.suffix.lower() in SUFFIXES]
+    others = [path for path in paths if path.suffix.lower() not in SUFFIXES and not path.name.startswith(".")]
+    return images, others
+
+
+def _counted(paths: list[Path]) -> str:
+    """ "120 .tif files, 3 folders", the most frequent first."""
+    kinds = Counter("folder" if path.is_dir() else f"{path.suffix.lower()} file".strip() for path in paths)
+    return ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in kinds.most_common())
 
 
 def _size_of_first(path: Path) -> int:
