@@ -175,14 +175,15 @@ def test_loading_train_and_validation_never_reads_the_test_files(tmp_path):
 @pytest.mark.parametrize(("validation", "words"), [(120, "120 of the 120"), (0.001, "0 of the 120")])
 def test_impossible_validation_is_refused_with_the_numbers(tmp_path, validation, words):
     write_image_folder(tmp_path)
-    with pytest.raises(DataError, match=words):
+    said = rf"data\.validation: {validation}: that is {words} .*; 1 to 119, or a fraction below 1"
+    with pytest.raises(DataError, match=said):
         data.load(DataSpec("image_folder", str(tmp_path), validation=validation))
 
 
 @pytest.mark.parametrize("subset", [2, 109])
 def test_impossible_subset_is_refused_with_its_bounds(tmp_path, subset):
     write_image_folder(tmp_path)
-    with pytest.raises(DataError, match=rf"subset: {subset}: must be between 3 .* and 108"):
+    with pytest.raises(DataError, match=rf"data\.subset: {subset}: must be between 3 .* and 108"):
         data.load(DataSpec("image_folder", str(tmp_path), subset=subset))
 
 
@@ -588,7 +589,7 @@ def test_seed_draws_the_subset_too(tmp_path):
 def test_image_folder_with_its_own_validation_refuses_to_split_another(tmp_path):
     write_image_folder(tmp_path)
     write_images(tmp_path, "val", {"cat": 2, "dog": 2})
-    with pytest.raises(DataError, match=r"validation: 0\.2: .* has its own validation folder"):
+    with pytest.raises(DataError, match=r"data\.validation: 0\.2: .* has its own validation folder"):
         data.load(DataSpec("image_folder", str(tmp_path), validation=0.2))
 
 
@@ -624,13 +625,15 @@ def test_grey_gives_one_channel(tmp_path):
 def test_images_of_other_sizes_need_image_size(tmp_path):
     write_images(tmp_path, "train", {"cat": 5, "dog": 5})
     Image.new("RGB", (9, 8)).save(tmp_path / "train" / "dog" / "wide.png")
-    with pytest.raises(DataError, match=r"wide\.png: 9x8, but the first image is 8x8: set image_size"):
+    with pytest.raises(
+        DataError, match=r"wide\.png: 9x8, but the first image is 8x8: set data\.image_size, for"
+    ):
         data.load(DataSpec("image_folder", str(tmp_path)))
 
 
 def test_first_image_that_is_not_square_needs_image_size(tmp_path):
     write_images(tmp_path, "train", {"cat": 5, "dog": 5}, size=(9, 8))
-    with pytest.raises(DataError, match="9x8, not square: set image_size"):
+    with pytest.raises(DataError, match=r"9x8, not square: set data\.image_size, for"):
         data.load(DataSpec("image_folder", str(tmp_path)))
 
 
@@ -683,5 +686,5 @@ def test_files_that_are_not_read_are_told(tmp_path, caplog):
 
 def test_a_class_left_without_training_images_is_named(tmp_path):
     write_images(tmp_path, "train", {"cat": 30, "dog": 30, "emu": 1})
-    with pytest.raises(DataError, match="no training image is left for emu"):
+    with pytest.raises(DataError, match=r"no training image is left for emu: use a smaller data\.validation"):
         data.load(DataSpec("image_folder", str(tmp_path), validation=0.9))

@@ -102,7 +102,7 @@ def _counted(paths: list[Path]) -> str:
 def _size_of_first(path: Path) -> int:
     width, height = decode(path, "RGB").size
     if width != height:
-        raise DataError(f"{path}: {width}x{height}, not square: set image_size in the data section's options")
+        raise DataError(f"{path}: {width}x{height}, not square: set data.image_size, for example 64")
     return width
 
 
@@ -115,7 +115,7 @@ def _read(files: list[tuple[Path, int]], size: int, mode: str, must_fit: bool) -
             if must_fit:
                 raise DataError(
                     f"{path}: {image.width}x{image.height}, but the first image is {size}x{size}: "
-                    "set image_size in the data section's options"
+                    "set data.image_size, for example 64"
                 )
             image = centre_square(image).resize((size, size), Image.Resampling.BILINEAR)
         images[position] = np.asarray(image).reshape(size, size, num_channels).transpose(2, 0, 1)

@@ -70,15 +70,15 @@ def load_images(spec: DataRequest) -> tuple[ImageData, npt.NDArray[np.uint8]]:
         validation = source.validation()
     else:
         raise DataError(
-            f"validation: {spec.validation}: {spec.dataset} in {spec.root} has its own validation folder; "
-            "remove the setting, or the folder"
+            f"data.validation: {spec.validation}: {spec.dataset} in {spec.root} has its own validation "
+            "folder; remove the setting, or the folder"
         )
     rest = train.images[:0]
     if spec.subset is not None:
         if not len(source.class_names) <= spec.subset <= len(train):
             raise DataError(
-                f"subset: {spec.subset}: must be between {len(source.class_names)} (one image a class) and "
-                f"{len(train)} (the training images that validation leaves)"
+                f"data.subset: {spec.subset}: must be between {len(source.class_names)} (one image a class) "
+                f"and {len(train)} (the training images that validation leaves)"
             )
         kept = stratified(train.labels, spec.subset, spec.seed, Purpose.SUBSET)
         if spec.unlabelled is not None and spec.unlabelled.dataset == "rest":
@@ -183,7 +183,8 @@ def _count(share: int | float, num_samples: int) -> int:
     count = round(share * num_samples) if share < 1 else int(share)
     if not 1 <= count < num_samples:
         raise DataError(
-            f"validation: {share}: that is {count} of the {num_samples} images there are to train on"
+            f"data.validation: {share}: that is {count} of the {num_samples} images there are to train on; "
+            f"1 to {num_samples - 1}, or a fraction below 1 that comes to as many"
         )
     return count
 
@@ -192,7 +193,9 @@ def _check_classes(train: Split, class_names: tuple[str, ...]) -> None:
     sizes = np.bincount(train.labels, minlength=len(class_names))
     empty = [name for name, size in zip(class_names, sizes, strict=True) if size == 0]
     if empty:
-        raise DataError(f"no training image is left for {', '.join(empty[:5])}: use a smaller validation")
+        raise DataError(
+            f"no training image is left for {', '.join(empty[:5])}: use a smaller data.validation"
+        )
 
 
 def _take(split: Split, positions: Indices) -> Split:

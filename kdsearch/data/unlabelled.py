@@ -41,7 +41,7 @@ def load_unlabelled(spec: DataRequest, rest: Pixels, shape: tuple[int, int, int]
     elif asked.dataset == "rest":
         images, told = rest, "that subset leaves out"
         if not len(rest):
-            raise DataError(f"unlabelled: rest: subset {spec.subset} leaves no training image out")
+            raise DataError(f"data.unlabelled: rest: data.subset {spec.subset} leaves no training image out")
     else:
         images, told = _other_images(spec, asked), f"of {asked.dataset}"
     changes = _changes(images, channels, size)
@@ -112,7 +112,7 @@ def _read_folder(folder: Path, channels: int, size: int) -> Pixels:
     """Every image at or below a folder, by path, its middle square scaled."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise DataError(f"unlabelled: {folder.absolute()}: no images; {', '.join(SUFFIXES)} are read")
+        raise DataError(f"data.unlabelled: {folder.absolute()}: no images; {', '.join(SUFFIXES)} are read")
     mode = "L" if channels == 1 else "RGB"
     images: Pixels = np.empty((len(paths), channels, size, size), np.uint8)
     for position, path in enumerate(paths):
