@@ -24,7 +24,11 @@ from kdsearch.models.build import Classifier
 
 Weights = dict[str, npt.NDArray[Any]]
 
-NESTED_UNDER = ("state_dict", "model", "net")  # where training scripts keep the weights in a checkpoint
+NESTED_UNDER = ("state_dict", "model_state_dict", "model", "net")  # where checkpoints keep the weights
+OTHER_NAMES = (  # where the names are another network's, or another implementation's
+    "; torchvision's names fit torchvision's families alone (torchvision/resnet50: {checkpoint: ...}), the "
+    "other families take kdsearch's own"
+)
 WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
 
 
@@ -111,7 +115,8 @@ def fitted(weights: Weights, model: Classifier, file: Path) -> Weights:
     missing, surplus = expected.keys() - weights.keys(), weights.keys() - expected.keys()
     if missing or surplus:
         counts = f"{_count(sorted(missing), 'missing')}, {_count(sorted(surplus), 'unexpected')}"
-        raise WeightsError(f"{file}: not the weights of {network}: {counts}")
+        hint = OTHER_NAMES if min(len(missing), len(surplus)) > 3 else ""
+        raise WeightsError(f"{file}: not the weights of {network}: {counts}{hint}")
     for name, shape in expected.items():
         if weights[name].shape != shape:
             raise WeightsError(

@@ -327,7 +327,7 @@ def save_torch(model, path, nested=None, prefix=""):
     torch.save({nested: state, "epoch": 3} if nested else state, path)
 
 
-@pytest.mark.parametrize("nested", [None, "state_dict", "model", "net"])
+@pytest.mark.parametrize("nested", [None, "state_dict", "model_state_dict", "model", "net"])
 @pytest.mark.parametrize("prefix", ["", "module.", "module._orig_mod."])
 def test_foreign_torch_weights_are_loaded_however_they_were_wrapped(spec, data, tmp_path, nested, prefix):
     model = network(spec)
@@ -419,9 +419,9 @@ def test_missing_and_unexpected_parameters_are_counted_and_named(spec, data, tmp
 
 def test_another_family_shows_only_the_first_three_names(spec, data, tmp_path):
     torch.save(build("vgg", {"width": 0.1}, 10, 1, 8).state_dict(), tmp_path / "net.pt")
-    with pytest.raises(
-        TeacherError, match=r"\d+ parameters missing \(([^,]+, ){3}\.\.\.\), \d+ parameters unexp"
-    ):
+    three = r"\(([^,]+, ){3}\.\.\.\)"
+    expected = rf"\d+ parameters missing {three}, \d+ parameters unexpected {three}; torchvision's names fit"
+    with pytest.raises(TeacherError, match=expected):
         teachers.load_checkpoint_teacher(foreign(spec, tmp_path / "net.pt"), data)
 
 
@@ -453,7 +453,8 @@ def test_a_damaged_foreign_file_is_refused_in_words(spec, data, tmp_path, name, 
 def test_a_file_without_weights_is_refused(spec, data, tmp_path):
     torch.save({"epoch": 3}, tmp_path / "net.pt")
     with pytest.raises(
-        TeacherError, match="no weights in it, neither at the top nor under state_dict, model, net"
+        TeacherError,
+        match="no weights in it, neither at the top nor under state_dict, model_state_dict, model, net",
     ):
         teachers.load_checkpoint_teacher(foreign(spec, tmp_path / "net.pt"), data)
 
