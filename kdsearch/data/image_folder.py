@@ -94,7 +94,7 @@ def _contents(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _counted(paths: list[Path]) -> str:
-    """ "120 .tif files, 3 folders", the most frequent first."""
+    """Like `120 .tif files, 3 folders`, the most frequent first."""
     kinds = Counter("folder" if path.is_dir() else f"{path.suffix.lower()} file".strip() for path in paths)
     return ", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in kinds.most_common())
 
