@@ -188,12 +188,9 @@ class OutputCache:
         batches = torch.split(torch.arange(self._num_samples), self._batch_size)
         first = self._ask(batches[0], epoch, stream)
         self._check_room(first.rows.shape[1])
-        parts = [first.rows.half().cpu()]
-        for indices in batches[
-            1:
-        ]:  # each comes to the CPU at once: a GPU may not hold all of them in float32
-            parts.append(self._ask(indices, epoch, stream).rows.half().cpu())
-        return torch.cat(parts).numpy(), first
+        # Each batch comes to the CPU at once: a GPU may not hold all of them in float32.
+        others = [self._ask(indices, epoch, stream).rows.half().cpu() for indices in batches[1:]]
+        return torch.cat([first.rows.half().cpu(), *others]).numpy(), first
 
     def _check_room(self, width: int) -> None:
         """Raises OSError where an epoch of rows of this width has no room, whatever is removed for it."""

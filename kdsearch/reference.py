@@ -57,13 +57,13 @@ def page() -> str:
     for name, item in SPEC.fields.items():
         doc = "" if isinstance(item, Option) else f"{item.doc[:1].upper()}{item.doc[1:]}.\n\n"
         text += f"## `{name}`\n\n{doc}" + _table(name, _rows(item, name, seen, is_top=True)) + "\n"
-    names = [*(name for name in FAMILIES), TORCHVISION]
+    names = [*FAMILIES, TORCHVISION]
     text += FAMILY_HEAD + "".join(_family(name) for name in names) + "\n"
-    text += (
-        _table("families", (row for name in names for row in _settings(name, family(name).options))) + "\n"
-    )
-    methods = (row for slot in SLOTS for name in METHODS if METHODS[name].slot == slot for row in _of(name))
-    return text + METHODS_HEAD + _table("methods", methods)
+    settings = (row for name in names for row in _settings(_shown(name), family(name).options))
+    text += _table("families", settings) + "\n"
+    methods = sorted(METHODS.items(), key=lambda item: SLOTS.index(item[1].slot))
+    of_methods = (row for name, m in methods for row in _settings(f"{m.slot}.{name}", m.options))
+    return text + METHODS_HEAD + _table("methods", of_methods)
 
 
 def _table(name: str, rows: Iterator[Row]) -> str:
@@ -83,13 +83,8 @@ def _rows(item: Item, path: str, seen: set[str], *, is_top: bool = False) -> Ite
             for name, entry in item.item.entries.items():
                 yield from _rows(entry, f"{path}: {name}", seen, is_top=True)
         case Named():
-            yield (
-                f"`{path}.<name>`",
-                "names of yours",
-                "",
-                f"at least {item.low}",
-                f"{item.doc}; {item.item.doc}",
-            )
+            doc = f"{item.doc}; {item.item.doc}"
+            yield f"`{path}.<name>`", "names of yours", "", f"at least {item.low}", doc
         case Section():
             if not is_top:
                 yield f"`{path}`", "mapping", item.absent, _names(item), item.doc
@@ -134,20 +129,18 @@ def _names(section: Section) -> str:
 
 
 def _settings(name: str, options: Mapping[str, Option]) -> Iterator[Row]:
-    shown = name.replace(TORCHVISION, "torchvision/<name>")
-    return (_row(f"{shown}.{key}", option) for key, option in options.items())
+    return (_row(f"{name}.{key}", option) for key, option in options.items())
 
 
-def _of(method: str) -> Iterator[Row]:
-    return _settings(f"{METHODS[method].slot}.{method}", METHODS[method].options)
+def _shown(name: str) -> str:
+    return "torchvision/<name>" if name == TORCHVISION else name
 
 
 def _family(name: str) -> str:
     kind = family(name)
     defaults = {key: option.default for key, option in kind.options.items()}
-    shown = name.replace(TORCHVISION, "torchvision/<name>")
     stages = "4, most of them" if name == TORCHVISION else str(len(kind.stages(defaults)))
-    return f"| `{shown}` | {stages} | {kind.doc} |\n"
+    return f"| `{_shown(name)}` | {stages} | {kind.doc} |\n"
 
 
 def _distributions() -> Iterator[Row]:

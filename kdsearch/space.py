@@ -93,20 +93,22 @@ def suggest(trial: Trial, spec: SweepSpec, num_teacher_stages: Stages, seed: int
             return numbers.get(name)
         return _suggest(trial, f"distill.{name}", getattr(spec.distill, name))
 
+    def of_response(name: str) -> Any:
+        """The spec's number, else that of the response method's paper; None without a response method."""
+        given = weight(name, "response" in distill)
+        if given is None and "response" in distill:
+            return getattr(METHODS[distill["response"].name], name)
+        return given
+
     taught = any(METHODS[choice.name].teacher for choice in distill.values())
-    published = METHODS[distill["response"].name] if "response" in distill else None
-    alpha = weight("alpha", published is not None)
     # A schedule that brings its own start leaves the trial's temperature without a meaning.
     own = schedule.options.get("temperature_from")
-    temperature = weight("temperature", published is not None) if own is None else own
-    if published is not None:
-        alpha = published.alpha if alpha is None else alpha
-        temperature = published.temperature if temperature is None else temperature
+    temperature = of_response("temperature") if own is None else own
     return TrialConfig(
         student=student,
         train=_train(spec, lambda name, dimension: _suggest(trial, f"train.{name}", dimension)),
         distill=distill,
-        alpha=alpha,
+        alpha=of_response("alpha"),
         temperature=temperature,
         label_weight=weight("label_weight", bool(distill)),
         schedule=schedule,

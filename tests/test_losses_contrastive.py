@@ -210,6 +210,12 @@ def test_no_more_negatives_than_there_are_images_of_other_classes(small):
     assert term.num_negatives == SIZE - np.bincount(small.train.labels).max()
 
 
+def test_crd_is_finite_at_the_narrowest_head_and_the_lowest_temperature(small):
+    options = METHODS["crd"].options
+    found = training(small, "crd", width=options["width"].low, tau=options["tau"].low).run_epoch()
+    assert all(math.isfinite(value) for value in found.terms.values())
+
+
 def test_images_of_one_class_are_refused_in_words(small):
     alike = dataclasses.replace(small.train, labels=0 * small.train.labels)
     with pytest.raises(ValueError, match="all training images are of one class"):

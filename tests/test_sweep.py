@@ -303,6 +303,21 @@ def test_a_dry_run_times_students_where_they_will_train(
     assert any("there are GPUs and the trials use none of them" in line for line in lines)
 
 
+def test_a_dry_run_says_that_the_folder_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "name: x\ndata: digits\nteacher: {mlp: {}}\nstudent: {mlp: {}}\n"
+        "train: {epochs: 2}\nsearch: {trials: 1}\n"
+    )
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "events.jsonl").write_text("{}\n")
+    arguments = [str(path), "--output", str(tmp_path / "out"), "--dry-run"]
+    with pytest.raises(cli.UsageError, match="out exists: go on with it"):
+        sweep_command.command(arguments)
+    assert "x: a dry run" in capsys.readouterr().out
+    assert sweep_command.command([*arguments, "--resume"]) == cli.DONE
+
+
 def test_an_address_is_no_output_folder(tmp_path: Path) -> None:
     with pytest.raises(cli.UsageError, match="--output .*: an address is no folder"):
         session.check_folder(Path("s3://bucket/x").absolute(), resume=False)

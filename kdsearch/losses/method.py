@@ -103,5 +103,5 @@ def part_weight(default: float, part: str, source: str = "in the paper") -> Opti
 
 
 def head_width(source: str) -> Option:
-    """At least 8: of fewer numbers, far from unit length at first, crd's scores overflow at a small tau."""
+    """At least 8: crd's memories of fewer numbers begin far from unit length, and its scores overflow."""
     return Option("int", 128, f"width both embeddings are projected to; 128 in {source}", low=8, high=4096)

@@ -71,7 +71,7 @@ class Judge:
         return Decision(True, rule)
 
     def _is_at(self, trial: TrialRecord, rung: int) -> bool:
-        return self._first_epoch(trial.config) <= rung <= trial.num_epochs
+        return self._contenders(trial)[0].is_at(rung)
 
     def _first_epoch(self, config: TrialConfig) -> int:
         """The first epoch in which a trial is compared.
