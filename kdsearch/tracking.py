@@ -10,7 +10,9 @@ store under `./mlruns`; `mlflow ui` started in the same directory, without optio
 
 from __future__ import annotations
 
+import contextlib
 import getpass
+import importlib
 import logging
 import os
 import queue
@@ -75,9 +77,7 @@ class SyncResult:
 class Tracker:
     """Sends a running sweep's journal to MLflow from a thread of its own.
 
-    `events` is the journal so far, `append` journals the id of a new run. Neither `put` nor `finish` ever
-    raises. Make it after the other big imports: its thread imports mlflow, and two threads importing
-    modules that import each other may see them half initialised.
+    `events` is the journal so far, `append` journals the id of a new run. Nothing here ever raises.
     """
 
     def __init__(
@@ -98,6 +98,8 @@ class Tracker:
         self.num_failures = 0  # attempts since the store last took everything
         self._error, self._quiet_until = "", 0.0
         self._done, self._is_cancelled = threading.Event(), threading.Event()
+        with contextlib.suppress(Exception):  # the thread comes upon it again, and says so
+            _import_mlflow(self._uri)
         threading.Thread(target=self._write, name="mlflow", daemon=True).start()
 
     def put(self, event: Event) -> None:
@@ -353,16 +355,27 @@ def _stored(run: Any) -> StoredRun:
     )
 
 
-def _new_client(uri: str) -> Any:
+def _import_mlflow(uri: str) -> Any:
+    """`MlflowClient`; it imports what it needs for a database, too.
+
+    In the thread that imports all else: two that import modules which import each other (Ray and mlflow have
+    some in common) may see them half initialised, and those that failed once fail until the process ends.
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     # A user's active model would draw every metric to itself, and fail the batch where it does not exist.
     os.environ.pop("MLFLOW_ACTIVE_MODEL_ID", None)
     from mlflow.tracking import MlflowClient
 
+    if not uri.startswith(("http://", "https://")):
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")  # else at the client's first use
     for name, level in _LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    return MlflowClient
+
+
+def _new_client(uri: str) -> Any:
+    return _import_mlflow(uri)(tracking_uri=uri, registry_uri=uri)
 
 
 def _reason(error: BaseException) -> str:

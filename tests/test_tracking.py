@@ -588,13 +588,36 @@ def test_a_hanging_server_delays_nothing(hanging_server: str, tmp_path: Path) ->
 
 EXITS = """
 import json, pathlib, sys
-import mlflow.tracking  # here and not in the thread: the deadline is to pass in the hanging call
 from kdsearch.tracking import Tracker
 
 events = [json.loads(line) for line in open(sys.argv[2] + "/events.jsonl")]
 tracker = Tracker(events, lambda trial_id, **run: None, sys.argv[1])
 tracker.finish(pathlib.Path(sys.argv[2]), deadline_s=1.0)
 """
+
+IMPORTS = """
+import json, pathlib, sys, threading
+from kdsearch.tracking import Tracker
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if "." not in name and threading.current_thread() is not threading.main_thread():
+            print(name)
+
+sys.meta_path.insert(0, Watch())
+events = [json.loads(line) for line in open(sys.argv[2] + "/events.jsonl")]
+tracker = Tracker(events, lambda trial_id, **run: None, sys.argv[1])
+assert tracker.finish(pathlib.Path(sys.argv[2])).is_complete
+"""
+
+
+@pytest.mark.slow
+def test_the_thread_imports_no_package(uri: str, tmp_path: Path) -> None:
+    """While Ray starts in the main thread, mlflow was at times seen half imported, and then to the end."""
+    folder = small_sweep().write(tmp_path / "sweep")
+    command = [sys.executable, "-c", IMPORTS, uri, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
 
 
 @pytest.mark.slow
