@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from journals import Story, config
 
-from benchmarks import mlflow_cost, overhead, scale
+from benchmarks import mlflow_cost, overhead, scale, waits
 from kdsearch.mlflow_mirror import StoredRun
 from kdsearch.records import SweepRecord, replay
 
@@ -75,6 +75,16 @@ def test_the_bare_trainings_come_in_the_order_in_which_the_sweeps_ended() -> Non
         story.trial(number, [0.5], trial_config=config(seed=number))
         story.events[-1]["time"] = ended
     assert [one.seed for one in overhead.in_order(replay(story.events))] == [1, 2, 0]
+
+
+def test_a_slot_waits_while_no_epoch_of_the_counted_trials_runs() -> None:
+    story = Story()
+    for number, ended in enumerate([2.0, 3.0, 8.0, 9.0, 15.0, 16.0]):
+        story.trial(number, [0.5])
+        story.events[-1]["time"] = ended
+        story.events[-2]["time_s"] = 5.5 if number in (2, 3) else 100.0
+    found = waits.waited(list(replay(story.events).trials.values()), 2)
+    assert found == {"slot_s": (8 + 9) - (2 + 3), "trained_s": 11.0}
 
 
 class CountingStore:
