@@ -32,12 +32,20 @@ PartRole = Literal["teacher", "member", "generation", "assistant"]
 
 @dataclass(frozen=True)
 class Part:
-    """A network to train or to load. `name` is '' for the only one; `learns_from` is the name of a part."""
+    """A network to train or to load. `name` is '' for the only one; `learns_from` is the name of a part.
+
+    `recipe` says where the spec has what it is trained by: teacher.resnet.train.
+    """
 
     name: str
     role: PartRole
     network: TeacherSpec
+    recipe: str
     learns_from: str | None = None
+
+    @property
+    def words(self) -> str:
+        return f"{'assistant' if self.role == 'assistant' else 'teacher'} {self.name}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -83,18 +91,26 @@ def lay_out(spec: SweepSpec, cost_of: CostOf) -> Lineup:
     ladders: dict[str, tuple[tuple[Rung, ...], float]] = {}
     parts: list[Part] = []
     for name, choice in spec_teacher.choices(spec.teacher).items():
+        path = f"teacher.one_of.{name}" if name else "teacher"
         match choice:
             case TeacherSpec():
-                parts.append(Part(name, "teacher", choice))
+                parts.append(Part(name, "teacher", choice, _recipe(path, choice)))
             case Ensemble():
-                parts += [Part(joined(name, m), "member", member) for m, member in choice.of.items()]
+                parts += [
+                    Part(joined(name, m), "member", member, _recipe(f"{path}.ensemble.of.{m}", member))
+                    for m, member in choice.of.items()
+                ]
             case BornAgain():
-                parts += _generations(name, choice)
+                parts += _generations(name, choice, f"{path}.born_again")
             case Assistants():
                 rungs, params = _ladder(spec, choice, cost_of)
                 ladders[name] = tuple(rungs), params
-                parts += _chain(spec, name, choice, rungs, params, cost_of)
+                parts += _chain(spec, name, choice, rungs, params, cost_of, f"{path}.assistants")
     return Lineup(spec.teacher, tuple(parts), ladders, cost_of)
+
+
+def _recipe(path: str, network: TeacherSpec) -> str:
+    return f"{path}.{network.family}.train"
 
 
 def generation(name: str, number: int) -> str:
@@ -102,15 +118,16 @@ def generation(name: str, number: int) -> str:
     return joined(name, f"generation {number}")
 
 
-def _generations(name: str, source: BornAgain) -> Iterator[Part]:
+def _generations(name: str, source: BornAgain, path: str) -> Iterator[Part]:
     """Every generation begins with weights of its own: its seed is the first one's and its number."""
     network = dataclasses.replace(source.network, min_accuracy=None)
-    yield Part(generation(name, 0), "generation", network)
+    recipe = _recipe(path, network)
+    yield Part(generation(name, 0), "generation", network, recipe)
     for number, temperature in enumerate(source.temperatures, start=1):
         lesson = {"temperature": temperature, "alpha": 1.0, "label_weight": source.label_weight}
         fresh = dataclasses.replace(source.network, min_accuracy=None, seed=source.network.seed + number)
         network = spec_teacher.with_lesson(fresh, network, **lesson)
-        yield Part(generation(name, number), "generation", network, generation(name, number - 1))
+        yield Part(generation(name, number), "generation", network, recipe, generation(name, number - 1))
 
 
 def _ladder(spec: SweepSpec, source: Assistants, cost_of: CostOf) -> tuple[list[Rung], float]:
@@ -131,12 +148,18 @@ def _student_sizes(spec: SweepSpec, cost_of: CostOf) -> tuple[float, float]:
 
 
 def _chain(
-    spec: SweepSpec, name: str, source: Assistants, rungs: list[Rung], params: float, cost_of: CostOf
+    spec: SweepSpec,
+    name: str,
+    source: Assistants,
+    rungs: list[Rung],
+    params: float,
+    cost_of: CostOf,
+    path: str,
 ) -> Iterator[Part]:
     """The teacher, then every assistant that some student may need, each after the one that teaches it."""
     lesson = {"temperature": source.temperature, "alpha": source.alpha, "label_weight": 1 - source.alpha}
     networks = {"": source.network}
-    yield Part(name, "teacher", source.network)
+    yield Part(name, "teacher", source.network, _recipe(path, source.network))
     for some in assistants.chains(source, rungs, params, *_student_sizes(spec, cost_of)):
         above, own = assistants.name(some[:-1]), assistants.name(some)
         options = {**source.network.options, "width": some[-1].width}
@@ -146,4 +169,4 @@ def _chain(
             source.network, options=options, train=source.train, checkpoint=None, min_accuracy=None
         )
         networks[own] = spec_teacher.with_lesson(bare, networks[above], **lesson)
-        yield Part(joined(name, own), "assistant", networks[own], joined(name, above))
+        yield Part(joined(name, own), "assistant", networks[own], f"{path}.train", joined(name, above))

@@ -92,7 +92,7 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
             cluster.check_gpus(spec.resources)
             with phases.of("teacher"):
                 faculty = train_teachers(spec, images, lineup, loaded, journal, progress)
-                guards.announce(cautions(spec, images, faculty, cost_of), journal, progress.say)
+                guards.announce(cautions(spec, images, faculty, lineup), journal, progress.say)
             with phases.of("layout"):
                 layouts = choose_layouts(spec, images, address, journal, progress)
             with phases.of("search"):
@@ -257,20 +257,22 @@ def train_teachers(
     for number, part in enumerate(lineup.parts, start=1):
         own = teachers.with_network(spec, part.network)
         if part.name:
-            progress.say(f"teacher {part.name} ({number} of {len(lineup.parts)})")
+            progress.say(f"{part.words} ({number} of {len(lineup.parts)})")
         above = None if part.learns_from is None else networks[part.learns_from]
         teacher = loaded.get(part.name) or teachers.prepare(
             own, images, progress=progress.teacher_epoch, trainer=driver.train_teacher, above=above
         )
         networks[part.name] = teacher
-        accept(teacher, part.network.min_accuracy, journal, progress, part.name, **about(part))
+        asked = part.network.min_accuracy
+        accept(teacher, asked, journal, progress, part.name, part.recipe, **about(part))
     faculty = Faculty(spec.teacher, networks)
+    recipes = {part.name: part.recipe for part in lineup.parts}
     for whole in faculty.wholes(images):
         progress.say(f"teacher {whole.name or 'in all'}: {', '.join(whole.of)}")
         is_teacher = whole.role == "teacher"
         asked = spec_teacher.choices(spec.teacher)[whole.name].min_accuracy if is_teacher else None
         more = {"of": list(whole.of)} | ({} if is_teacher else {"role": whole.role})
-        accept(whole.teacher, asked, journal, progress, whole.name, **more)
+        accept(whole.teacher, asked, journal, progress, whole.name, recipes[whole.of[-1]], **more)
     return faculty
 
 
@@ -285,13 +287,19 @@ def about(part: Part) -> dict[str, Any]:
 
 
 def accept(
-    teacher: Teacher, asked: float | None, journal: Journal, progress: Progress, name: str, **more: Any
+    teacher: Teacher,
+    asked: float | None,
+    journal: Journal,
+    progress: Progress,
+    name: str,
+    recipe: str,
+    **more: Any,
 ) -> None:
     """Show the teacher and journal it. Refuses one that did not converge, or is not the one of before."""
     whole = "role" not in more
     for line in teachers.describe(teacher) if whole else [teachers.summarised(teacher)]:
         progress.say(line)
-    teachers.check_converged(teacher, asked, name)
+    teachers.check_converged(teacher, asked, recipe)
     ready = [event for event in journal.events if event["kind"] == "teacher_ready"]
     before = [event["key"] for event in ready if event.get("name", "") == name]
     if before and before[-1] != teacher.key:
@@ -301,13 +309,14 @@ def accept(
     journal.append("teacher_ready", **named, **described(teacher), **more)
 
 
-def cautions(spec: SweepSpec, images: ImageData, faculty: Faculty, cost_of: CostOf) -> list[guards.Caution]:
+def cautions(spec: SweepSpec, images: ImageData, faculty: Faculty, lineup: Lineup) -> list[guards.Caution]:
     """What is worth a warning before the search, from the spec, the sizes and a look at every teacher."""
+    cost_of = lineup.cost_of
     smallest = extreme_students(spec, cost_of)[0]
     found = guards.of_spec(spec, images.num_classes)
-    for name, network in faculty.networks.items():
-        epochs = spec_teacher.recipe_key("epochs", network.family, name)
-        found += guards.of_teacher(network.report, images.mean, images.std, guards.named(name), epochs)
+    for part in lineup.parts:
+        report, epochs = faculty.networks[part.name].report, f"{part.recipe}.epochs"
+        found += guards.of_teacher(report, images.mean, images.std, f"the {part.words}", epochs)
     for name, source in spec_teacher.choices(spec.teacher).items():
         teacher = faculty.networks[faculty.leader(Choice(name))]
         sure = confidences(teacher, images, spec.data.augment)

@@ -106,11 +106,6 @@ def choices(source: TeacherSource) -> dict[str, TeacherChoice]:
     return source.choices if isinstance(source, OneOf) else {"": source}
 
 
-def recipe_key(setting: str, family: str, name: str = "") -> str:
-    """Where a spec has a setting of a teacher's recipe, for a reader; the only teacher has no name."""
-    return f"train.{setting} of the teacher {name}" if name else f"teacher.{family}.train.{setting}"
-
-
 def leader(choice: TeacherChoice) -> TeacherSpec:
     """The network whose stages the students' layer maps meet."""
     match choice:

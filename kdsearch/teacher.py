@@ -30,7 +30,6 @@ from kdsearch.home import default_store
 from kdsearch.models.build import Architecture, Classifier, cost, weightless
 from kdsearch.records import Choice, EpochResult, TrainConfig, TrialConfig
 from kdsearch.spec import SweepSpec, TeacherSpec
-from kdsearch.spec_teacher import recipe_key
 from kdsearch.teacher_model import Frozen, Teacher
 from kdsearch.teacher_store import find, find_partial, remembered, save, save_partial
 from kdsearch.training import TRAINING_VERSION, NonFiniteLoss, Training, predict
@@ -280,8 +279,11 @@ def _normalisation(description: Mapping[str, Any], name: str) -> list[float] | N
     return None if found is None else [float(value) for value in found]
 
 
-def check_converged(teacher: Teacher, asked: float | None, name: str = "") -> None:
-    """Raise TeacherError where the teacher misses `teacher.min_accuracy`, with what to do about it."""
+def check_converged(teacher: Teacher, asked: float | None, recipe: str = "") -> None:
+    """Raise TeacherError where the teacher misses `teacher.min_accuracy`, with what to do about it.
+
+    `recipe` says where the spec has what it was trained by.
+    """
     reached = teacher.report["accuracy"]
     if asked is None or reached >= asked:
         return
@@ -290,11 +292,9 @@ def check_converged(teacher: Teacher, asked: float | None, name: str = "") -> No
     elif teacher.report["source"] == "combined":
         advice = "train its networks for longer or choose larger ones"
     elif teacher.report["still_improving"]:
-        key = recipe_key("epochs", teacher.family, name)
-        advice = f"it was still improving: raise {key} ({teacher.report['epochs']})"
+        advice = f"it was still improving: raise {recipe}.epochs ({teacher.report['epochs']})"
     else:
-        key = recipe_key("lr", teacher.family, name)
-        advice = f"it had stopped improving: change {key} or choose a larger teacher"
+        advice = f"it had stopped improving: change {recipe}.lr or choose a larger teacher"
     raise TeacherError(
         f"the teacher reached {reached:.4f} validation accuracy, teacher.min_accuracy asks for {asked:g}; "
         f"{advice}, or lower teacher.min_accuracy and --resume"

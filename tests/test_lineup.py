@@ -67,6 +67,36 @@ def test_one_of_several_teachers_is_a_dimension_and_a_column():
     assert TrialConfig.from_json(config.to_json()) == config
 
 
+@pytest.mark.parametrize("within", [[], ["one_of", "big"]], ids=["alone", "one of two"])
+@pytest.mark.parametrize(
+    ("teacher", "recipes"),
+    [
+        (SMALL, {"resnet.train"}),
+        (
+            {"ensemble": {"of": {"a": SMALL, "b": LARGE}}},
+            {"ensemble.of.a.resnet.train", "ensemble.of.b.resnet.train"},
+        ),
+        ({"born_again": {**SMALL, "generations": 2}}, {"born_again.resnet.train"}),
+        (
+            {"assistants": {**LARGE, "steps": 1, "train": TRAIN}},
+            {"assistants.resnet.train", "assistants.train"},
+        ),
+    ],
+    ids=["network", "ensemble", "generations", "chain"],
+)
+def test_a_networks_recipe_is_where_the_spec_has_it(teacher, recipes, within):
+    whole = {"one_of": {"big": teacher, "other": SMALL}} if within else teacher
+    found = {part.recipe for part in laid_out(whole).parts}
+    assert found - {"teacher.one_of.other.resnet.train"} == {
+        ".".join(["teacher", *within, r]) for r in recipes
+    }
+    for path in found:
+        place = {"teacher": whole}
+        for key in path.split("."):
+            place = place[key]
+        assert place == TRAIN
+
+
 def test_no_teacher_is_chosen_where_no_method_reads_one():
     spec = spec_of({"one_of": {"small": SMALL, "large": LARGE}}, distill={"self": "tfkd"})
     trial = Answers({})

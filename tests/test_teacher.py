@@ -507,13 +507,7 @@ def test_an_unconverged_teacher_says_what_was_reached_what_was_asked_and_what_to
     poor = dataclasses.replace(trained[0], report={**trained[0].report, "accuracy": 0.25, **changes})
     expected = rf"reached 0\.2500 validation accuracy, teacher\.min_accuracy asks for 0\.9; {advice}"
     with pytest.raises(TeacherError, match=expected):
-        teachers.check_converged(poor, 0.9)
-
-
-def test_an_unconverged_teacher_among_several_is_named_beside_its_setting(trained):
-    report = {**trained[0].report, "accuracy": 0.25, "still_improving": True}
-    with pytest.raises(TeacherError, match=r"raise train\.epochs of the teacher big \(3\)"):
-        teachers.check_converged(dataclasses.replace(trained[0], report=report), 0.9, "big")
+        teachers.check_converged(poor, 0.9, "teacher.resnet.train")
 
 
 def test_the_description_says_what_a_person_asks(trained):
