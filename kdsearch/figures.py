@@ -29,6 +29,7 @@ from kdsearch.comparison import Comparison
 from kdsearch.confirmation import Confirmation, confirmation, floors
 from kdsearch.figure_style import Style, Theme, canvas, count_ticks, png, style, themed
 from kdsearch.records import SweepRecord, TrialRecord
+from kdsearch.transfer import Transfer, transfer
 
 ACCURACY = "validation accuracy (fraction)"
 COSTS = {
@@ -50,6 +51,7 @@ class Findings:
     importances: dict[str, float]
     compared: Comparison | None  # None where trials were proposed one by one
     confirmed: Confirmation | None  # None before a student was trained again
+    transfer: Transfer
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def find(sweep: SweepRecord) -> Findings:
     cost = next((name for name in results.objectives(sweep) if name in COSTS), "params")
     compared = comparison.compare(sweep)
     shares = importance.importances(sweep) if compared is None else {}
-    return Findings(sweep, results.front(sweep), cost, shares, compared, confirmation(sweep))
+    return Findings(sweep, results.front(sweep), cost, shares, compared, confirmation(sweep), transfer(sweep))
 
 
 def _in_themes(drawing: Drawing, findings: Findings, themes: Sequence[Theme]) -> tuple[bytes, ...] | str:
@@ -264,7 +266,7 @@ DRAWINGS: Sequence[Drawing] = (
         "Row: whose best fifth of recipes; column: where the recipes most like them were looked up. 100 is "
         "the best trial of the column's band for its size, 50 what a random recipe gets. On the diagonal "
         "the nearest other recipe of the same band: how much likeness says at all.",
-        lambda findings, looks: transfer_figures.draw_transfer(findings.sweep, looks),
+        lambda findings, looks: transfer_figures.draw_transfer(findings.transfer, looks),
     ),
     Drawing(
         "volume",

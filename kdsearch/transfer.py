@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdsearch import summary
 from kdsearch.records import Scalar, SweepRecord, TrialRecord
@@ -64,17 +65,22 @@ def transfer(sweep: SweepRecord) -> Transfer:
         ]
         for band in range(len(bands))
     ]
-    percentiles = [_percentiles(trials) for trials in members]
-    everyone = [trial for trials in members for trial in trials]
-    places = {trial.trial_id: place for trial, place in zip(everyone, _places(everyone), strict=True)}
-    table = tuple(
-        tuple(
-            _mean_of_nearest(members[i], percentiles[i], members[j], percentiles[j], places)
-            for j in range(len(bands))
-        )
-        for i in range(len(bands))
-    )
+    recipes = _recipes([_recipe(trial) for trials in members for trial in trials])
+    ends = np.cumsum([len(trials) for trials in members])
+    placed = [
+        _Band(np.arange(end - len(trials), end), np.array(_percentiles(trials)))
+        for trials, end in zip(members, ends, strict=True)
+    ]
+    table = tuple(tuple(_mean_of_nearest(source, target, recipes) for target in placed) for source in placed)
     return Transfer(tuple(bands), tuple(len(trials) for trials in members), table)
+
+
+@dataclass(frozen=True)
+class _Band:
+    """A size band's trials in order of their number: their rows among all recipes, and their percentiles."""
+
+    rows: NDArray[np.int64]
+    percentiles: NDArray[np.float64]
 
 
 def _percentiles(trials: Sequence[TrialRecord]) -> list[float]:
@@ -95,61 +101,58 @@ def _for_their_size(trials: Sequence[TrialRecord]) -> list[float]:
     return [known.get(trial.trial_id, -STOPPED + trial.num_epochs / trial.max_epochs) for trial in trials]
 
 
-def _places(trials: Sequence[TrialRecord]) -> list[dict[str, float | str]]:
-    """Every trial's settings: a number as its rank among all trials' (0 to 1), a word as itself."""
-    recipes = [_recipe(trial) for trial in trials]
-    names = sorted({name for recipe in recipes for name in recipe})
-    found: list[dict[str, float | str]] = [{} for _ in trials]
-    for name in names:
-        known = [recipe[name] for recipe in recipes if name in recipe]
-        if len({repr(value) for value in known}) == 1 and len(known) == len(trials):
-            continue  # the same for all
-        numbers = [float(value) for value in known if not isinstance(value, str)]
-        ordered = np.sort(np.array(numbers))
-        for own, recipe in zip(found, recipes, strict=True):
-            value = recipe.get(name)
-            if isinstance(value, str):
-                own[name] = value
-            elif value is not None:
-                low, high = (int(np.searchsorted(ordered, float(value), side)) for side in ("left", "right"))
-                own[name] = (low + high) / (2 * len(ordered))
-    return found
-
-
 def _recipe(trial: TrialRecord) -> Mapping[str, Scalar]:
     return {name: value for name, value in trial.config.flat().items() if not name.startswith("student.")}
 
 
-def _distance(one: Mapping[str, float | str], other: Mapping[str, float | str]) -> float:
-    """0 for equal recipes, 1 for ones that share nothing."""
-    names = sorted(one.keys() | other.keys())
-    apart = [_apart(one.get(name), other.get(name)) for name in names]
-    return math.fsum(apart) / len(apart) if apart else 0.0
+@dataclass(frozen=True)
+class _Recipes:
+    """Settings [recipes, settings] that are not the same in all, in a form that can be subtracted.
+
+    `kind` is 0 where a recipe has no such setting, 1 of a number, 2 of a word; `rank` is a number's among all
+    recipes', from 0 to 1, `word` a word's number.
+    """
+
+    kind: NDArray[np.int64]
+    rank: NDArray[np.float64]
+    word: NDArray[np.int64]
+
+    def distances(self, row: int, others: NDArray[np.int64]) -> NDArray[np.float64]:
+        """[len(others)]: 0 for equal recipes, 1 for ones that share nothing."""
+        kind, kinds = self.kind[row], self.kind[others]
+        is_other = (kinds != kind) | (self.word[others] != self.word[row])
+        apart = np.where(is_other, 1.0, np.abs(self.rank[others] - self.rank[row]))
+        num_settings = ((kinds > 0) | (kind > 0)).sum(axis=1)
+        return np.asarray(apart.sum(axis=1) / np.maximum(num_settings, 1))
 
 
-def _apart(one: float | str | None, other: float | str | None) -> float:
-    if isinstance(one, float) and isinstance(other, float):
-        return abs(one - other)
-    return float(one != other)
+def _recipes(recipes: Sequence[Mapping[str, Scalar]]) -> _Recipes:
+    names = sorted({name for recipe in recipes for name in recipe})
+    columns = [[recipe.get(name) for recipe in recipes] for name in names]
+    columns = [column for column in columns if len(set(map(repr, column))) > 1]
+    kind, word = np.zeros((2, len(recipes), len(columns)), np.int64)
+    rank = np.zeros((len(recipes), len(columns)))
+    for position, column in enumerate(columns):
+        numbers = [float(value) for value in column if value is not None and not isinstance(value, str)]
+        ordered = np.sort(numbers)
+        words = sorted({value for value in column if isinstance(value, str)})
+        for row, value in enumerate(column):
+            if isinstance(value, str):
+                kind[row, position], word[row, position] = 2, words.index(value)
+            elif value is not None:
+                low, high = (int(np.searchsorted(ordered, float(value), side)) for side in ("left", "right"))
+                kind[row, position], rank[row, position] = 1, (low + high) / (2 * len(ordered))
+    return _Recipes(kind, rank, word)
 
 
-def _mean_of_nearest(
-    source: Sequence[TrialRecord],
-    source_percentiles: Sequence[float],
-    target: Sequence[TrialRecord],
-    target_percentiles: Sequence[float],
-    places: Mapping[str, Mapping[str, float | str]],
-) -> float | None:
-    if min(len(source), len(target)) < MIN_TRIALS:
+def _mean_of_nearest(source: _Band, target: _Band, recipes: _Recipes) -> float | None:
+    """The mean percentile in `target` of what is nearest to the best recipes of `source`."""
+    if min(len(source.rows), len(target.rows)) < MIN_TRIALS:
         return None
-    ranked = sorted(range(len(source)), key=lambda index: (-source_percentiles[index], source[index].number))
+    best = np.argsort(-source.percentiles, kind="stable")[: round(BEST * len(source.rows))]
     found = []
-    for index in ranked[: round(BEST * len(source))]:
-        own = source[index]
-        distances = [
-            (_distance(places[own.trial_id], places[other.trial_id]), other.number, percentile)
-            for other, percentile in zip(target, target_percentiles, strict=True)
-            if other.trial_id != own.trial_id
-        ]
-        found.append(min(distances)[2])
+    for row in source.rows[best]:
+        distances = recipes.distances(row, target.rows)
+        distances[target.rows == row] = np.inf  # on the diagonal another one is asked for
+        found.append(float(target.percentiles[np.argmin(distances)]))
     return math.fsum(found) / len(found)

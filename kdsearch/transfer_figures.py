@@ -1,6 +1,6 @@
 """Whether recipes hold at another size, as a grid of size bands.
 
-Goes in: a `SweepRecord` and a `Style`. Comes out: a figure, or the sentence that says why there is none.
+Goes in: a `Transfer` and a `Style`. Comes out: a figure, or the sentence that says why there is none.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from matplotlib.figure import Figure
 
 from kdsearch.figure_style import Style, canvas
 from kdsearch.progress import count
-from kdsearch.records import SweepRecord
-from kdsearch.transfer import MIN_TRIALS, transfer
+from kdsearch.transfer import MIN_TRIALS, Transfer
 
 
-def draw_transfer(sweep: SweepRecord, looks: Style) -> Figure | str:
+def draw_transfer(found: Transfer, looks: Style) -> Figure | str:
     """Percentile in the column's band of the recipes most like the best fifth of the row's band."""
-    found = transfer(sweep)
     if not found.across:
         return (
             f"Whether a recipe holds at another size needs {MIN_TRIALS} trials, completed or stopped, in at "
