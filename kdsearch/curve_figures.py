@@ -26,11 +26,12 @@ def draw_curves(sweep: SweepRecord, front: Sequence[TrialRecord], looks: Style) 
     figure, axes = canvas("Learning curves", "epoch", "validation accuracy (fraction)")
     strong: dict[str, Any] = {"linewidth": 1.9, "zorder": 4}
     faint: dict[str, Any] = {"linewidth": 0.9, "zorder": 2, "alpha": 0.4}
+    on_front = {trial.student_id for trial in front}
     for trial in found:
         is_control = trial.role == "control"
         colour = looks.theme.muted if is_control else looks.colour(trial.config)
         epochs, values = zip(*curve.points(trial), strict=True)
-        lines = strong if is_control or trial in front else faint
+        lines = strong if is_control or trial.student_id in on_front else faint
         axes.plot(epochs, values, color=colour, linestyle="--" if is_control else "-", **lines)
         if len(epochs) == 1:
             axes.plot(epochs, values, ".", color=colour, **lines)

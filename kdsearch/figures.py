@@ -103,13 +103,13 @@ def draw_front(findings: Findings, looks: Style) -> Figure | str:
     figure, axes = canvas("Accuracy against size", f"{COSTS[cost]} (log scale)", ACCURACY)
     floor = _set_accuracy_range(axes, sweep, full)
     _set_cost_range(axes, sweep, cost)
-    off_axis = [
-        t for t in search if t.status == "failed" or t.val_accuracy is None or results.accuracy(t) < floor
-    ]
+    on_front, off_axis = {trial.student_id for trial in front}, []
     for trial in search:
-        if trial not in off_axis and trial not in front:
+        if trial.status == "failed" or trial.val_accuracy is None or results.accuracy(trial) < floor:
+            off_axis.append((trial.cost[cost], trial))
+        elif trial.student_id not in on_front:
             parts.mark(axes, looks, trial, _place(trial, cost), is_on_front=False)
-    parts.bottom_strip(axes, looks, [(trial.cost[cost], trial) for trial in off_axis])
+    parts.bottom_strip(axes, looks, off_axis)
     parts.control_line(axes, looks, sorted(_place(trial, cost) for trial in controls))
     if results.objectives(sweep) == ("val_accuracy", cost):
         parts.step_line(axes, looks, sorted(_place(trial, cost) for trial in front))
@@ -137,8 +137,9 @@ def draw_retention(findings: Findings, looks: Style) -> Figure | str:
     axes.margins(x=0.08, y=0.1)
     count_ticks(axes.xaxis, unit="×")
     places = {trial.student_id: _relative(sweep, trial) for trial in [*search, *controls]}
+    on_front = {trial.student_id for trial in front}
     for trial in search:
-        if trial not in front:
+        if trial.student_id not in on_front:
             parts.mark(axes, looks, trial, places[trial.student_id], is_on_front=False)
     parts.control_line(axes, looks, [places[trial.student_id] for trial in controls])
     points = [places[trial.student_id] for trial in front]
