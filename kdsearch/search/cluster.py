@@ -186,9 +186,11 @@ def check_gpus(resources: ResourcesSpec) -> None:
     Nothing is asked where trials use none. Raises ClusterError naming the nodes and what to do.
     """
     gpus = gpus_per_trial(resources)
+    if not gpus:
+        return
     probes = {
         _named(node): _probe_gpu.options(num_gpus=gpus, scheduling_strategy=_on(node)).remote()
-        for node in (_nodes_with("GPU") if gpus else [])
+        for node in _nodes_with("GPU")
     }
     problems = _problems(_answered(probes))
     if problems:
@@ -197,9 +199,7 @@ def check_gpus(resources: ResourcesSpec) -> None:
 
 def _answered(probes: Mapping[str, Any]) -> dict[str, Any]:
     """Those that got a GPU: one that other jobs use for long says nothing against its node."""
-    found, _ = (
-        ray.wait(list(probes.values()), num_returns=len(probes), timeout=PROBE_S) if probes else ([], [])
-    )
+    found, _ = ray.wait(list(probes.values()), num_returns=len(probes), timeout=PROBE_S)
     for name in (name for name, probe in probes.items() if probe not in found):
         logger.warning("%s: no GPU was free for %g s, nobody knows whether torch can use it", name, PROBE_S)
         ray.cancel(probes[name])
