@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import journals
+import numpy as np
 import pytest
 
 from kdsearch import against_floor, summary
 from kdsearch.records import replay
-from kdsearch.transfer import MIN_TRIALS, transfer
+from kdsearch.transfer import MIN_TRIALS, _recipes, transfer
 
 SMALL, LARGE = 10_000, 400_000
 
@@ -46,6 +47,16 @@ def test_what_size_explains_is_no_merit_of_a_recipe():
     found = transfer(replay(story.events))
     assert found.percentiles[0][2] is not None
     assert all(0 <= value <= 100 for value in found.across)
+
+
+def test_recipes_are_apart_by_ranks_words_and_what_only_one_of_them_has():
+    plain = {"lr": 0.1, "optimizer": "sgd", "epochs": 9}  # the same epochs in all: no setting to differ in
+    recipes = _recipes(
+        [plain, plain, {**plain, "lr": 0.4}, {**plain, "optimizer": "adamw"}, {**plain, "alpha": 0.5}]
+    )
+    # Of lr's five places four share the first four, 0.4 has the last: the middles are 0.4 and 0.9.
+    expected = [0.0, 0.0, (0.9 - 0.4) / 2, 1 / 2, 1 / 3]
+    assert recipes.distances(0, np.arange(5)) == pytest.approx(expected)
 
 
 def test_a_band_with_few_trials_has_no_answer():
