@@ -138,15 +138,20 @@ def report(lines: Sequence[Line]) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def arguments(about: str | None, repeated: str) -> argparse.Namespace:
+    """The command line of the benchmarks on these sweeps; `repeated` names what is measured some times."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--seconds", type=int, default=3, help="of a training, about")
     parser.add_argument("--slots", type=int, default=os.cpu_count())
     parser.add_argument(
         "--trials", type=int, default=20, help="counted ones; beside them each slot runs two more"
     )
-    parser.add_argument("--pairs", type=int, default=5)
-    options = parser.parse_args()
+    parser.add_argument(f"--{repeated}", type=int, default=5)
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments(__doc__, "pairs")
     seconds, slots = options.seconds, options.slots
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -9,7 +9,6 @@ Ray and the driver work beside it. `overhead` counts both.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -48,12 +47,7 @@ def report(lines: Sequence[Line]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=3, help="of a training, about")
-    parser.add_argument("--slots", type=int, default=os.cpu_count())
-    parser.add_argument("--trials", type=int, default=20, help="counted ones")
-    parser.add_argument("--sweeps", type=int, default=5)
-    options = parser.parse_args()
+    options = overhead.arguments(__doc__, "sweeps")
     seconds, slots = options.seconds, options.slots
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

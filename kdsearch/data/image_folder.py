@@ -35,13 +35,14 @@ def image_folder(root: Path, options: Mapping[str, Any]) -> Source:
             f"{train.absolute()}: {len(class_names)} class folders; put the images into one folder a class: "
             "train/cat/1.png, train/dog/1.png, ..."
         )
-    size = options["image_size"] or _size_of_first(_files(train, class_names)[0][0])
+    size = options["image_size"] or _size_of_first(_files(train, class_names)[0][0][0])
     must_fit = options["image_size"] is None
     mode = "L" if options["grey"] else "RGB"
 
     def read(folder: Path) -> Split:
-        files = _files(folder, class_names)
-        _warn_of_others(folder, class_names)
+        files, others = _files(folder, class_names)
+        if others:
+            logger.warning("%s: not read, only %s are: %s", folder, ", ".join(SUFFIXES), _counted(others))
         return _read(files, size, mode, must_fit)
 
     validation = next((folder for name in ("validation", "val") if (folder := root / name).is_dir()), None)
@@ -60,12 +61,16 @@ def _folders(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
 
 
-def _files(folder: Path, class_names: tuple[str, ...]) -> list[tuple[Path, int]]:
-    """The image files of the part with their labels, by class, then by name. Raises DataError."""
+def _files(folder: Path, class_names: tuple[str, ...]) -> tuple[list[tuple[Path, int]], list[Path]]:
+    """The image files of the part with their labels, by class, then by name, and what lies beside them.
+
+    Raises DataError.
+    """
     unknown = {path.name for path in _folders(folder)} - set(class_names)
     if unknown:
         raise DataError(f"{folder / min(unknown)}: no class of that name in {folder.parent / 'train'}")
-    files = []
+    files: list[tuple[Path, int]] = []
+    unread: list[Path] = []
     for label, name in enumerate(class_names):
         images, others = _contents(folder / name)
         if not images and (others or folder.name == "train"):
@@ -73,16 +78,10 @@ def _files(folder: Path, class_names: tuple[str, ...]) -> list[tuple[Path, int]]
             kinds = ", ".join(SUFFIXES)
             raise DataError(f"{folder / name}: no images{found}; {kinds} are read directly in it")
         files += [(path, label) for path in images]
+        unread += others
     if not files:
         raise DataError(f"{folder}: no images; {', '.join(SUFFIXES)} are read from one folder a class")
-    return files
-
-
-def _warn_of_others(folder: Path, class_names: tuple[str, ...]) -> None:
-    """A line for what lies beside the images and is not read."""
-    others = [path for name in class_names for path in _contents(folder / name)[1]]
-    if others:
-        logger.warning("%s: not read, only %s are: %s", folder, ", ".join(SUFFIXES), _counted(others))
+    return files, unread
 
 
 def _contents(folder: Path) -> tuple[list[Path], list[Path]]:
