@@ -30,6 +30,7 @@ from benchmarks import pairs, turns
 from benchmarks.pairs import Line, Spent
 from kdsearch import journal
 from kdsearch.records import SweepRecord, TrialConfig, replay
+from kdsearch.search.worker import REPORT_EVERY_S
 
 GOAL_S = 0.1  # a trial
 GOAL_PACKING = {3: 0.90, 30: 0.97}  # by seconds of a trial
@@ -62,6 +63,12 @@ def alone(side: str, spec: Path, configs: Sequence[TrialConfig], slots: int) -> 
     return [*command, str(spec.parent / f"{side}.json")]
 
 
+def found(side: str, spec: Path) -> list[dict[str, float]]:
+    """What `pool_alone` or `tune_alone` wrote of each training."""
+    trainings: list[dict[str, float]] = json.loads((spec.parent / f"{side}.json").read_text())
+    return trainings
+
+
 def between_ends(ends: Sequence[float], slots: int) -> float:
     """From the end of each slot's first trial to that of its last but one, added up.
 
@@ -86,7 +93,7 @@ def measured(spec: Path, configs: Sequence[TrialConfig], slots: int) -> Line:
     output.rmdir()
     sides = {side: alone(side, spec, configs, slots) for side in ("pool_alone", "tune_alone")}
     ran = turns.run({"sweep": sweep(spec, output), **sides}, ROOT)
-    ends = {side: json.loads((spec.parent / f"{side}.json").read_text()) for side in sides}
+    ends = {side: [one["ended"] for one in found(side, spec)] for side in sides}
     ends["sweep"] = [trial.ended for trial in swept(output).trials.values()]
 
     def spent(side: str) -> Line:
@@ -115,7 +122,8 @@ def epochs_for(seconds: float, slots: int, folder: Path) -> int:
     subprocess.run(sweep(short, folder / "calibration"), check=True, stdout=subprocess.DEVNULL)
     configs = in_order(swept(folder / "calibration"))
     subprocess.run(alone("pool_alone", short, configs, slots), check=True, cwd=ROOT)
-    took = between_ends(json.loads((folder / "pool_alone.json").read_text()), slots) / CALIBRATED_BY
+    ends = [one["ended"] for one in found("pool_alone", short)]
+    took = between_ends(ends, slots) / CALIBRATED_BY
     return max(2, round(CALIBRATED_OVER * seconds / took))
 
 
@@ -138,20 +146,20 @@ def report(lines: Sequence[Line]) -> str:
     )
 
 
-def arguments(about: str | None, repeated: str) -> argparse.Namespace:
-    """The command line of the benchmarks on these sweeps; `repeated` names what is measured some times."""
+def arguments(about: str | None) -> argparse.Namespace:
+    """The command line of the benchmarks on these sweeps."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--seconds", type=int, default=3, help="of a training, about")
     parser.add_argument("--slots", type=int, default=os.cpu_count())
     parser.add_argument(
         "--trials", type=int, default=20, help="counted ones; beside them each slot runs two more"
     )
-    parser.add_argument(f"--{repeated}", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=5)
     return parser.parse_args()
 
 
 def main() -> None:
-    options = arguments(__doc__, "pairs")
+    options = arguments(__doc__)
     seconds, slots = options.seconds, options.slots
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -163,6 +171,7 @@ def main() -> None:
             "counted": options.trials,
             "epochs": epochs,
             "turn_s": turns.TURN_S,
+            "report_every_s": REPORT_EVERY_S,
         }
         path = written(folder, epochs, options.trials, slots)
         # Records what the teacher says, and finds the configurations.

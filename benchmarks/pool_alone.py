@@ -2,8 +2,8 @@
 
     python -m benchmarks.pool_alone SPEC.yaml CONFIGS.json SLOTS OUT.json
 
-Goes in: a spec, the configurations and the number of processes. Comes out: in OUT.json, when each training
-ended.
+Goes in: a spec, the configurations and the number of processes. Comes out: in OUT.json, of each training when
+it ended and what its epochs took.
 """
 
 from __future__ import annotations
@@ -28,17 +28,22 @@ from kdsearch.teachers import Classroom, Faculty
 Job = tuple[Path, TrialConfig]
 
 
-def train(job: Job) -> float:
-    """Train and save one student; when that ended."""
+def train(job: Job) -> dict[str, float]:
+    """Train and save one student: when that ended, and the epochs' seconds, on the wall and of processor."""
     path, config = job
     spec, images, classroom = loaded(path)
     network = classroom.teacher(Choice("")) if config.distill else None
     shelf = classroom.shelf(Choice(""), spec.resources.cache_gb * 1e9) if config.distill else None
     training = training_for(config, images, spec.data.augment, network, "cpu", shelf)
+    epochs = []
     while not training.finished:
-        training.run_epoch(evaluate=training.epoch + 1 == config.train.epochs)
+        epochs.append(training.run_epoch(evaluate=training.epoch + 1 == config.train.epochs))
     save_student(path.parent / f"student-{os.getpid()}", training.student, {})
-    return time.time()
+    return {
+        "ended": time.time(),
+        "time_s": sum(epoch.time_s for epoch in epochs),
+        "cpu_s": sum(epoch.cpu_s for epoch in epochs),
+    }
 
 
 @functools.cache

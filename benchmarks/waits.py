@@ -1,10 +1,14 @@
-"""What a slot waits from one training to the next, in a sweep as anyone starts it.
+"""Where a slot's time goes that no training has: by the trainings' own clocks, in a sweep and without one.
 
-`python -m benchmarks.waits [--seconds 3] [--slots 2] [--trials 20] [--sweeps 5]`. The sweeps are those of
-`benchmarks.overhead`, with the machine for themselves. Counted are slot-seconds as there, without the seconds
-of the epochs, which the trainings tell of themselves: so in them is all between two trainings (the report,
-the proposal, the next network, the student's file) and at reports, and not that a training is slower where
-Ray and the driver work beside it. `overhead` counts both.
+`python -m benchmarks.waits [--seconds 3] [--slots 2] [--trials 20] [--pairs 5]`. The sweeps, and the same
+trainings in as many plain processes, are those of `benchmarks.overhead`, with the machine for themselves, one
+after the other. Counted are slot-seconds as there, without those that the epochs tell of themselves. Without
+their seconds on the wall it is what a slot waits: from one trial to the next, and at reports. Without their
+seconds of processor it is that, and when an epoch stood still while something else ran on its core.
+
+What is printed is a side's own, so that a machine that is not equally fast all the while blurs it little. Not
+in it is how much slower a training computes while the driver shares its caches; that is printed beside it, as
+a ratio of processor times which drifts with the machine. `overhead` counts all of it.
 """
 
 from __future__ import annotations
@@ -13,40 +17,58 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import overhead, pairs
 from benchmarks.pairs import Line
 from kdsearch.records import TrialRecord
+from kdsearch.search.worker import REPORT_EVERY_S
+
+Training = Mapping[str, float]  # `ended`, and its epochs' seconds: `time_s` on the wall, `cpu_s` of processor
 
 
-def waited(trials: Sequence[TrialRecord], slots: int) -> Line:
+def accounted(trainings: Sequence[Training], slots: int) -> Line:
     """Seconds between slots' first ends and their last but one, and those of the epochs in between."""
-    in_order = sorted(trials, key=lambda trial: trial.ended)
+    in_order = sorted(trainings, key=lambda training: training["ended"])
     counted = in_order[slots:-slots]
-    trained_s = sum(epoch["time_s"] for trial in counted for epoch in trial.epochs)
     return {
-        "slot_s": overhead.between_ends([trial.ended for trial in in_order], slots),
-        "trained_s": trained_s,
+        "slot_s": overhead.between_ends([training["ended"] for training in in_order], slots),
+        "time_s": sum(training["time_s"] for training in counted),
+        "cpu_s": sum(training["cpu_s"] for training in counted),
     }
 
 
+def of_trial(trial: TrialRecord) -> Training:
+    clocks = {clock: sum(epoch[clock] for epoch in trial.epochs) for clock in ("time_s", "cpu_s")}
+    return {"ended": trial.ended, **clocks}
+
+
 def report(lines: Sequence[Line]) -> str:
-    each = pairs.ratio([(line["slot_s"] - line["trained_s"]) / line["counted"] for line in lines])
-    trained = pairs.ratio([line["trained_s"] / line["counted"] for line in lines])
+    """Medians of the lines; `a` is the sweep and `b` are plain processes."""
+
+    def each(side: str, clock: str) -> list[float]:
+        return [(line[side]["slot_s"] - line[side][clock]) / line["counted"] for line in lines]
+
+    beyond = pairs.ratio([a - b for a, b in zip(each("a", "cpu_s"), each("b", "cpu_s"), strict=True)])
     first = lines[0]
     return "\n".join(
         [
-            f"a slot waits {each} s a trial",
-            f"{first['counted']} trials of {trained} s, {first['slots']} slots, {len(lines)} sweeps",
+            *(
+                f"{what}: a slot waits {pairs.ratio(each(side, 'time_s'))} s a trial,"
+                f" no training computes {pairs.ratio(each(side, 'cpu_s'))} s"
+                for side, what in (("a", "sweep"), ("b", "plain processes"))
+            ),
+            f"the sweep's less that of plain processes {beyond} s a trial",
+            f"processor time of the trainings, sweep / plain processes {pairs.of_pairs(lines)}",
+            f"{first['counted']} trials, {first['slots']} slots, {len(lines)} pairs",
             json.dumps(pairs.machine()),
         ]
     )
 
 
 def main() -> None:
-    options = overhead.arguments(__doc__, "sweeps")
+    options = overhead.arguments(__doc__)
     seconds, slots = options.seconds, options.slots
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -54,14 +76,27 @@ def main() -> None:
         epochs = overhead.epochs_for(seconds, slots, folder)
         path = overhead.written(folder, epochs, options.trials, slots)
 
-        def one(number: int) -> Line:
-            output = folder / f"sweep-{number}"
+        def sweep(output: Path) -> list[TrialRecord]:
             subprocess.run(overhead.sweep(path, output), check=True, stdout=subprocess.DEVNULL)
-            return waited(list(overhead.swept(output).trials.values()), slots)
+            return list(overhead.swept(output).trials.values())
 
-        one(-1)  # records what the teacher says
-        about = {"seconds": seconds, "slots": slots, "counted": options.trials, "epochs": epochs}
-        lines = pairs.collect("waits", about, one, options.sweeps)
+        sweep(folder / "first")  # records what the teacher says
+        configs = overhead.in_order(overhead.swept(folder / "first"))
+
+        def pair(number: int) -> Line:
+            swept = sweep(folder / f"sweep-{number}")
+            subprocess.run(overhead.alone("pool_alone", path, configs, slots), check=True, cwd=overhead.ROOT)
+            alone = overhead.found("pool_alone", path)
+            return {"a": accounted([of_trial(trial) for trial in swept], slots), "b": accounted(alone, slots)}
+
+        about = {
+            "seconds": seconds,
+            "slots": slots,
+            "counted": options.trials,
+            "epochs": epochs,
+            "report_every_s": REPORT_EVERY_S,
+        }
+        lines = pairs.collect("waits", about, pair, options.pairs)
     print(report(lines))
 
 

@@ -82,9 +82,19 @@ def test_a_slot_waits_while_no_epoch_of_the_counted_trials_runs() -> None:
     for number, ended in enumerate([2.0, 3.0, 8.0, 9.0, 15.0, 16.0]):
         story.trial(number, [0.5])
         story.events[-1]["time"] = ended
-        story.events[-2]["time_s"] = 5.5 if number in (2, 3) else 100.0
-    found = waits.waited(list(replay(story.events).trials.values()), 2)
-    assert found == {"slot_s": (8 + 9) - (2 + 3), "trained_s": 11.0}
+        story.events[-2] |= {"time_s": 5.5, "cpu_s": 5.0} if number in (2, 3) else {"time_s": 100.0}
+    trainings = [waits.of_trial(trial) for trial in replay(story.events).trials.values()]
+    assert waits.accounted(trainings, 2) == {"slot_s": (8 + 9) - (2 + 3), "time_s": 11.0, "cpu_s": 10.0}
+
+
+def test_what_no_training_computes_is_the_sweeps_less_that_of_plain_processes() -> None:
+    sweep = {"slot_s": 12.0, "time_s": 11.0, "cpu_s": 10.0}
+    alone = {"slot_s": 11.0, "time_s": 10.75, "cpu_s": 10.5}
+    text = waits.report([{"a": sweep, "b": alone, "counted": 2, "slots": 2}])
+    assert "sweep: a slot waits 0.500 (0.500 to 0.500) s a trial, no training computes 1.000" in text
+    assert "processes: a slot waits 0.125 (0.125 to 0.125) s a trial, no training computes 0.250" in text
+    assert "less that of plain processes 0.750" in text
+    assert "sweep / plain processes 0.952" in text
 
 
 class CountingStore:

@@ -35,7 +35,7 @@ from kdsearch.training import CheckpointError, NonFiniteLoss, Training, load_che
 
 logger = logging.getLogger(__name__)
 
-REPORT_EVERY_S = 1.0  # many epochs of a small student travel in one report
+REPORT_EVERY_S = 5.0  # many epochs of a small student travel in one report
 CHECKPOINT_EVERY_S = 30.0
 
 
