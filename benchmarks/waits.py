@@ -6,9 +6,10 @@ after the other. Counted are slot-seconds as there, without those that the epoch
 their seconds on the wall it is what a slot waits: from one trial to the next, and at reports. Without their
 seconds of processor it is that, and when an epoch stood still while something else ran on its core.
 
-What is printed is a side's own, so that a machine that is not equally fast all the while blurs it little. Not
-in it is how much slower a training computes while the driver shares its caches; that is printed beside it, as
-a ratio of processor times which drifts with the machine. `overhead` counts all of it.
+Both are a side's own, so that a machine that is not equally fast all the while blurs them little. Not in
+them is how much slower a training computes while the driver shares its caches: that is the ratio of processor
+times, which drifts with the machine. All of it is the last figure, that of `overhead`, measured here without
+turns: a sweep that stands still again and again is slower than one that does not.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def report(lines: Sequence[Line]) -> str:
         return [(line[side]["slot_s"] - line[side][clock]) / line["counted"] for line in lines]
 
     beyond = pairs.ratio([a - b for a, b in zip(each("a", "cpu_s"), each("b", "cpu_s"), strict=True)])
+    in_all = pairs.ratio([(line["a"]["slot_s"] - line["b"]["slot_s"]) / line["counted"] for line in lines])
     first = lines[0]
     return "\n".join(
         [
@@ -61,6 +63,7 @@ def report(lines: Sequence[Line]) -> str:
             ),
             f"the sweep's less that of plain processes {beyond} s a trial",
             f"processor time of the trainings, sweep / plain processes {pairs.of_pairs(lines)}",
+            f"slot-seconds beyond plain processes {in_all} s a trial, goal {overhead.GOAL_S} or less",
             f"{first['counted']} trials, {first['slots']} slots, {len(lines)} pairs",
             json.dumps(pairs.machine()),
         ]

@@ -24,19 +24,27 @@ from kdsearch.training import Training, load_checkpoint, save_checkpoint
 
 
 def test_crd_has_the_references_value():
-    scores = student_sequence(3, 9).exp() / 9
-    assert crd(scores, num_samples=20).item() == pytest.approx(4.60553533839, rel=1e-6)
+    log_scores = student_sequence(3, 9) - math.log(9)
+    assert crd(log_scores, num_samples=20).item() == pytest.approx(4.60553533839, rel=1e-6)
 
 
 def test_crd_worked_out_by_hand():
     scores = torch.tensor([[3.0, 1.0, 1.0]], dtype=torch.float64)  # K/N = 2/2 = 1
     expected = -(math.log(3 / 4) + 2 * math.log(1 / 2))
-    assert crd(scores, num_samples=2).item() == pytest.approx(expected, rel=1e-6)
+    assert crd(scores.log(), num_samples=2).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_crd_of_a_certain_positive_and_impossible_negatives_is_near_zero():
     scores = torch.tensor([[1e12, 1e-12, 1e-12]], dtype=torch.float64)
-    assert crd(scores, num_samples=20).item() == pytest.approx(0, abs=1e-5)
+    assert crd(scores.log(), num_samples=20).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_crd_is_finite_where_the_scores_themselves_are_not():
+    log_scores = torch.tensor([[-200.0, 200.0, 0.0]], requires_grad=True)  # K/N = 2/2 = 1
+    loss = crd(log_scores, num_samples=2)
+    loss.backward()
+    assert loss.item() == pytest.approx(200 + 200 + math.log(2), rel=1e-6)
+    assert log_scores.grad.tolist()[0] == pytest.approx([-1, 1, 0.5], rel=1e-6)
 
 
 LABELS = torch.tensor([0] * 30 + [1] * 20 + [2] * 10)
@@ -199,9 +207,9 @@ def test_every_sample_is_remembered_and_the_normaliser_stays(small):
     memories = [name for name in before if name.endswith("_memory")]
     assert len(memories) == 2
     assert all((before[name] != between[name]).any(dim=1).all() for name in memories)
-    (normaliser,) = (name for name in before if name.endswith("normalisers"))
-    assert before[normaliser].tolist() == [0, 0]
-    assert (between[normaliser] > 0).all()
+    (normaliser,) = (name for name in before if name.endswith("log_normalisers"))
+    assert before[normaliser].tolist() == [-math.inf, -math.inf]
+    assert between[normaliser].isfinite().all()
     assert torch.equal(between[normaliser], after[normaliser])
 
 

@@ -95,6 +95,7 @@ def test_what_no_training_computes_is_the_sweeps_less_that_of_plain_processes() 
     assert "processes: a slot waits 0.125 (0.125 to 0.125) s a trial, no training computes 0.250" in text
     assert "less that of plain processes 0.750" in text
     assert "sweep / plain processes 0.952" in text
+    assert "beyond plain processes 0.500" in text
 
 
 class CountingStore:

@@ -6,10 +6,12 @@ linear head for each side to train with the student, and memories of both heads'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdsearch.data.views import Batch
@@ -21,19 +23,21 @@ MOMENTUM = 0.5  # of the old memory in its update; the source's
 EPS = 1e-7  # in the denominators; the source's
 
 
-def crd(scores: Tensor, num_samples: int) -> Tensor:
-    """The noise-contrastive loss of one side's normalised scores [B,1+K], the positive in column 0.
+def crd(log_scores: Tensor, num_samples: int) -> Tensor:
+    """The noise-contrastive loss of one side's normalised scores o, given log o [B,1+K], the positive first.
 
     -(sum over b of log(o_b0 / (o_b0 + K/N + eps)) + sum over b, k of log(K/N / (o_bk + K/N + eps))) / B, with
     N = `num_samples`. The method is the sum for both sides. Never 0: telling positives from K negatives costs
-    something at any scores.
+    something at any scores. Finite at any: o itself overflows at low temperatures.
     Tian, Krishnan and Isola, ICLR 2020, arXiv 1910.10699.
     """
-    noise = (scores.shape[1] - 1) / num_samples
-    positive, negatives = scores[:, 0], scores[:, 1:]
-    found = (positive / (positive + noise + EPS)).log().sum()
-    rejected = (noise / (negatives + noise + EPS)).log().sum()
-    return -(found + rejected) / len(scores)
+    num_negatives = log_scores.shape[1] - 1
+    noise = num_negatives / num_samples
+    beyond_noise = log_scores - math.log(noise + EPS)
+    found = F.logsigmoid(beyond_noise[:, 0]).sum()
+    rejected = F.logsigmoid(-beyond_noise[:, 1:]).sum()
+    of_eps = num_negatives * math.log(noise / (noise + EPS))  # a sample's, whatever its scores
+    return -(found + rejected) / len(log_scores) - of_eps
 
 
 def draw_negatives(labels: Tensor, own: Tensor, num_negatives: int, largest_class: int) -> Tensor:
@@ -73,13 +77,13 @@ class ContrastiveRepresentation(nn.Module):
     """`crd` of both sides; heads learn, memories and normalisers are buffers and resume with them.
 
     The student's projection meets the teacher's memory and the other way round. The normaliser Z of a side
-    is N times the mean of its first batch's scores, and stays. Raises ValueError where all images are of one
-    class.
+    is N times the mean of its first batch's scores, and stays; kept is its logarithm. Raises ValueError where
+    all images are of one class.
     """
 
     student_memory: Tensor
     teacher_memory: Tensor
-    normalisers: Tensor
+    log_normalisers: Tensor
 
     def __init__(
         self, widths: tuple[int, int], num_samples: int, options: Mapping[str, Any], access: Access
@@ -90,7 +94,8 @@ class ContrastiveRepresentation(nn.Module):
         bound = (width / 3) ** -0.5
         for name in ("student_memory", "teacher_memory"):
             self.register_buffer(name, torch.empty(num_samples, width).uniform_(-bound, bound))
-        self.register_buffer("normalisers", torch.zeros(2))  # of the student's and the teacher's scores
+        # Of the student's and the teacher's scores: of 0 until there is a batch.
+        self.register_buffer("log_normalisers", torch.full((2,), -math.inf))
         self.tau = options["tau"]
         self.is_exact = options["mode"] == "exact"
         self._labels = access.labels
@@ -105,10 +110,10 @@ class ContrastiveRepresentation(nn.Module):
             unit(self.student(student.embedding), dim=1),
             unit(self.teacher(teacher.embedding.detach()), dim=1),
         )
-        scores = self._scores(projections, self._contrasted(batch.indices))
+        log_scores = self._log_scores(projections, self._contrasted(batch.indices))
         self._remember(projections, batch.indices)
-        num_samples = len(self.student_memory)
-        return {"crd_student": crd(scores[0], num_samples), "crd_teacher": crd(scores[1], num_samples)}
+        student_loss, teacher_loss = (crd(one, len(self.student_memory)) for one in log_scores)
+        return {"crd_student": student_loss, "crd_teacher": teacher_loss}
 
     def _contrasted(self, indices: Tensor) -> Tensor:
         """The positive and the negatives of every sample, [B,1+K]."""
@@ -117,17 +122,21 @@ class ContrastiveRepresentation(nn.Module):
         negatives = draw_negatives(self._labels, own, self.num_negatives, self._largest_class)
         return torch.cat([positives[:, None], negatives], dim=1)
 
-    def _scores(self, projections: tuple[Tensor, Tensor], contrasted: Tensor) -> list[Tensor]:
-        """exp(similarity / tau) / Z with the memories as they are, [B,1+K] for each side."""
+    def _log_scores(self, projections: tuple[Tensor, Tensor], contrasted: Tensor) -> list[Tensor]:
+        """log(exp(similarity / tau) / Z) with the memories as they are, [B,1+K] for each side."""
         memories = self.teacher_memory, self.student_memory
         # All N similarities and then some of them: the product is small beside B*K gathered rows.
-        scores = [
-            ((projection @ memory.T).gather(1, contrasted) / self.tau).exp()
+        similar = [
+            (projection @ memory.T).gather(1, contrasted) / self.tau
             for projection, memory in zip(projections, memories, strict=True)
         ]
-        first = torch.stack([len(self._labels) * score.detach().mean() for score in scores])
-        self.normalisers = torch.where(self.normalisers == 0, first, self.normalisers)
-        return [score / z for score, z in zip(scores, self.normalisers, strict=True)]
+        num_samples = len(self._labels)
+        first = torch.stack(
+            [one.detach().flatten().logsumexp(0) + math.log(num_samples / one.numel()) for one in similar]
+        )
+        known = self.log_normalisers
+        self.log_normalisers = torch.where(known.isinf(), first, known)
+        return [one - log_z for one, log_z in zip(similar, self.log_normalisers, strict=True)]
 
     def _remember(self, projections: tuple[Tensor, Tensor], indices: Tensor) -> None:
         """Move the samples' own memories towards their projections, whatever their positives were.

@@ -103,5 +103,4 @@ def part_weight(default: float, part: str, source: str = "in the paper") -> Opti
 
 
 def head_width(source: str) -> Option:
-    """At least 8: crd's memories of fewer numbers begin far from unit length, and its scores overflow."""
-    return Option("int", 128, f"width both embeddings are projected to; 128 in {source}", low=8, high=4096)
+    return Option("int", 128, f"width both embeddings are projected to; 128 in {source}", low=2, high=4096)
