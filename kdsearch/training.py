@@ -232,9 +232,16 @@ class Training:
         return copied
 
     def load_state_dict(self, state: State) -> None:
-        """Go on after the state's last epoch, as if never interrupted."""
-        self.student.load_state_dict(state["student"])
-        self._learned.load_state_dict(state["learned"])
+        """Go on after the state's last epoch, as if never interrupted.
+
+        Raises CheckpointError where it is not this training's; the training is of no further use then.
+        """
+        try:
+            self.student.load_state_dict(state["student"])
+            self._learned.load_state_dict(state["learned"])
+        except RuntimeError as error:  # of another version, which kept other tensors
+            said = " ".join(str(error).split())
+            raise CheckpointError(f"the checkpoint is of another training: {said}") from error
         # torch keeps the tensors it is given: without the copy, training on would change the caller's state
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.epoch = state["epoch"]

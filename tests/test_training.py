@@ -425,6 +425,15 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
         load_checkpoint(path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
+def test_a_checkpoint_of_another_training_is_refused_in_one_line(small, tmp_path):
+    path = tmp_path / "epoch-0.pt"
+    sha256 = save_checkpoint(path, Training(CONTROL, small))
+    wider = dataclasses.replace(CONTROL, student=Choice("resnet", {"depth": 8, "width": 0.5}))
+    with pytest.raises(CheckpointError, match=r"of another training: .* size mismatch .*") as refused:
+        Training(wider, small).load_state_dict(load_checkpoint(path, sha256))
+    assert "\n" not in str(refused.value)
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(small, tmp_path, monkeypatch):
     path = tmp_path / "state.pt"
     training = Training(CONTROL, small)

@@ -14,6 +14,7 @@ import torch
 from few_images import few_digits
 
 from kdsearch import teachers
+from kdsearch.checkpoint import load_checkpoint, write_state
 from kdsearch.models.build import build
 from kdsearch.records import Choice, TrainConfig, TrialConfig
 from kdsearch.search.messages import Task
@@ -175,6 +176,31 @@ def test_a_trial_after_others_is_the_trial_alone(
     assert (len(epochs), error) == (2, "")
     assert weights
     assert (epochs, error, weights) == tuple(after_others[name])
+
+
+def after_a_checkpoint_of_another_version(folder: Path) -> list[Any]:
+    """What becomes of a training whose checkpoint has other learned tensors, and of a new one."""
+    prepare(folder)
+    config = TRIALS["memories"]
+    worker = StudentWorker.__new__(StudentWorker)
+    set_up(worker, {"task": Task("t0000", 1, config, (1,)).to_json()}, folder)
+    checkpoint = json.loads(worker.step()["report"])["checkpoint"]
+    path = folder / checkpoint["path"]
+    state = load_checkpoint(path, checkpoint["sha256"])
+    state["learned"] = {name: tensor for name, tensor in state["learned"].items() if "log" not in name}
+    task = Task("t0000", 2, config, (), checkpoint["path"], write_state(path, state))
+    found = []
+    for one in (task, Task("t0001", 1, config, ())):
+        worker.reset_config({"task": one.to_json()})
+        found.append(outcome(worker, folder, one))
+    return found
+
+
+@pytest.mark.slow
+def test_a_training_whose_checkpoint_is_of_another_version_begins_again(tmp_path: Path) -> None:
+    again, new = in_a_new_process(tmp_path / "sweep", run=after_a_checkpoint_of_another_version)
+    assert len(again[0]) == 2
+    assert again == new
 
 
 @pytest.mark.slow

@@ -120,14 +120,8 @@ class StudentWorker(tune.Trainable):
             return Report([epoch.to_json() for epoch in epochs], error=text, reason="error")
 
     def _start(self) -> Training:
-        task = self._task
-        taught = is_taught(task.config)
-        teacher = self._classroom.teacher(task.config.teacher) if taught else None
-        shelf = self._classroom.shelf(task.config.teacher, self._cache_bytes) if taught else None
-        layout = self._layouts.get(task.config.student.name, NCHW)
-        training = training_for(
-            task.config, self._data, self._augment, teacher, str(self._device), shelf, layout
-        )
+        """The task's training, after its checkpoint where there is one that fits."""
+        task, training = self._task, self._new_training()
         if task.from_checkpoint:
             try:
                 training.load_state_dict(
@@ -135,7 +129,16 @@ class StudentWorker(tune.Trainable):
                 )
             except CheckpointError as error:
                 logger.warning("%s begins again at epoch 1: %s", task.trial_id, error)
+                return self._new_training()  # part of the state may be in the other
         return training
+
+    def _new_training(self) -> Training:
+        task = self._task
+        taught = is_taught(task.config)
+        teacher = self._classroom.teacher(task.config.teacher) if taught else None
+        shelf = self._classroom.shelf(task.config.teacher, self._cache_bytes) if taught else None
+        layout = self._layouts.get(task.config.student.name, NCHW)
+        return training_for(task.config, self._data, self._augment, teacher, str(self._device), shelf, layout)
 
     def _report(self, epochs: list[EpochResult]) -> Report:
         assert self._training is not None
