@@ -6,10 +6,11 @@ after the other. Counted are slot-seconds as there, without those that the epoch
 their seconds on the wall it is what a slot waits: from one trial to the next, and at reports. Without their
 seconds of processor it is that, and when an epoch stood still while something else ran on its core.
 
-Both are a side's own, so that a machine that is not equally fast all the while blurs them little. Not in
-them is how much slower a training computes while the driver shares its caches: that is the ratio of processor
-times, which drifts with the machine. All of it is the last figure, that of `overhead`, measured here without
-turns: a sweep that stands still again and again is slower than one that does not.
+Both are a side's own, so that a machine that is not equally fast all the while blurs them little. Ray's
+threads in a worker, some 5 ms a trial, count as its training. Not in them is how much slower a training
+computes while the driver shares its caches: that is the ratio of processor times, which drifts with the
+machine. All of it is the last figure, that of `overhead`, measured here without turns: a sweep that stands
+still again and again is slower than one that does not.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from benchmarks import overhead, pairs
 from benchmarks.pairs import Line
-from kdsearch.records import TrialRecord
+from kdsearch.records import SweepRecord, TrialRecord
 from kdsearch.search.worker import REPORT_EVERY_S
 
 Training = Mapping[str, float]  # `ended`, and its epochs' seconds: `time_s` on the wall, `cpu_s` of processor
@@ -79,18 +80,24 @@ def main() -> None:
         epochs = overhead.epochs_for(seconds, slots, folder)
         path = overhead.written(folder, epochs, options.trials, slots)
 
-        def sweep(output: Path) -> list[TrialRecord]:
-            subprocess.run(overhead.sweep(path, output), check=True, stdout=subprocess.DEVNULL)
-            return list(overhead.swept(output).trials.values())
+        def sweep(name: str) -> SweepRecord:
+            subprocess.run(overhead.sweep(path, folder / name), check=True, stdout=subprocess.DEVNULL)
+            return overhead.swept(folder / name)
 
-        sweep(folder / "first")  # records what the teacher says
-        configs = overhead.in_order(overhead.swept(folder / "first"))
+        configs = overhead.in_order(sweep("first"))  # which records what the teacher says, too
+
+        def in_sweep(number: int) -> Line:
+            return accounted([of_trial(trial) for trial in sweep(f"{number}").trials.values()], slots)
+
+        def alone(number: int) -> Line:
+            subprocess.run(overhead.alone("pool_alone", path, configs, slots), check=True, cwd=overhead.ROOT)
+            return accounted(overhead.found("pool_alone", path), slots)
 
         def pair(number: int) -> Line:
-            swept = sweep(folder / f"sweep-{number}")
-            subprocess.run(overhead.alone("pool_alone", path, configs, slots), check=True, cwd=overhead.ROOT)
-            alone = overhead.found("pool_alone", path)
-            return {"a": accounted([of_trial(trial) for trial in swept], slots), "b": accounted(alone, slots)}
+            """The sides take turns in going first."""
+            sides = {"a": in_sweep, "b": alone}
+            found = {side: sides[side](number) for side in sorted(sides, reverse=number % 2 == 1)}
+            return {"a": found["a"], "b": found["b"]}
 
         about = {
             "seconds": seconds,
