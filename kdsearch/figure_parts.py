@@ -211,7 +211,7 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
 
 
 def label_points(axes: Axes, looks: Style, points: Sequence[tuple[Point, str]]) -> None:
-    """Write each text beside its point, where it covers least of what has been drawn so far."""
+    """Write each text beside its point, where it covers least of what is drawn so far or around the axes."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     lay_out(figure)
@@ -221,6 +221,7 @@ def label_points(axes: Axes, looks: Style, points: Sequence[tuple[Point, str]]) 
         _around(at, LARGE / 2 * pixel) for line, ats in drawn if line.get_marker() != "None" for at in ats
     ]
     taken: list[Box] = [*squares, *(text.get_window_extent().extents for text in axes.texts)]
+    frame: Box = (axes.bbox.x0, axes.bbox.y0, axes.bbox.x1, axes.bbox.y1)
     paths = [line.get_path().transformed(line.get_transform()) for line, ats in drawn if len(ats) > 1]
     for point, text in points:
         label = axes.annotate(text, point, (0, 0), textcoords="offset points", fontsize=9, va="bottom")
@@ -229,6 +230,8 @@ def label_points(axes: Axes, looks: Style, points: Sequence[tuple[Point, str]]) 
         boxes = [_place(x, y, extent.width, extent.height, place, pixel) for place in _PLACES]
         clashes = [
             sum(_overlap(box, other) for other in taken)
+            + _overlap(box, box)
+            - _overlap(box, frame)
             + _CROSSED_LINE
             * sum(path.intersects_bbox(Bbox.from_extents(*box), filled=False) for path in paths)
             for box in boxes

@@ -503,6 +503,15 @@ def test_front_students_are_labelled_with_their_ids():
     assert {"t0000", "t0001", "t0002"} <= {text.get_text() for text in axes.texts}
 
 
+def test_the_smallest_students_label_does_not_reach_over_the_axis():
+    story = journals.Story().teacher()
+    for number, params in enumerate([10_000, 20_000, 1_000_000]):
+        story.trial(number, [0.5 + number / 10], params=params)
+    axes = drawn(figures.DRAWINGS[0], story).axes[0]
+    (label,) = (text for text in axes.texts if text.get_text() == "t0000")
+    assert label.get_window_extent().x0 >= axes.bbox.x0
+
+
 def one_trial():
     story = journals.Story()
     story.trial(0, [0.5], params=10_000)
