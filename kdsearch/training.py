@@ -239,11 +239,11 @@ class Training:
         try:
             self.student.load_state_dict(state["student"])
             self._learned.load_state_dict(state["learned"])
-        except RuntimeError as error:  # of another version, which kept other tensors
+            # torch keeps the tensors it is given: without the copy, training on would change the caller's
+            self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        except (KeyError, RuntimeError, ValueError) as error:  # another version kept other tensors, say
             said = " ".join(str(error).split())
             raise CheckpointError(f"the checkpoint is of another training: {said}") from error
-        # torch keeps the tensors it is given: without the copy, training on would change the caller's state
-        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.epoch = state["epoch"]
 
     def _batches(self, epoch: int) -> list[Tensor]:

@@ -434,6 +434,15 @@ def test_a_checkpoint_of_another_training_is_refused_in_one_line(small, tmp_path
     assert "\n" not in str(refused.value)
 
 
+def test_a_state_whose_optimizer_is_another_is_of_another_training(small):
+    state = Training(CONTROL, small).state_dict()
+    state["optimizer"]["param_groups"].append(state["optimizer"]["param_groups"][0])
+    with pytest.raises(
+        CheckpointError, match="of another training: loaded state dict has a different number"
+    ):
+        Training(CONTROL, small).load_state_dict(state)
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(small, tmp_path, monkeypatch):
     path = tmp_path / "state.pt"
     training = Training(CONTROL, small)
