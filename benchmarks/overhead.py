@@ -172,6 +172,7 @@ def main() -> None:
             "epochs": epochs,
             "turn_s": turns.TURN_S,
             "report_every_s": REPORT_EVERY_S,
+            "mlflow": "process",  # in a thread of the driver until 8e58612
         }
         path = written(folder, epochs, options.trials, slots)
         # Records what the teacher says, and finds the configurations.

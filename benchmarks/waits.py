@@ -105,6 +105,7 @@ def main() -> None:
             "counted": options.trials,
             "epochs": epochs,
             "report_every_s": REPORT_EVERY_S,
+            "mlflow": "process",  # in a thread of the driver until 8e58612
         }
         lines = pairs.collect("waits", about, pair, options.pairs)
     print(report(lines))

@@ -38,21 +38,42 @@ def read(path: Path) -> list[Event]:
     except OSError as error:
         raise JournalError(f"{path}: {error.strerror or error}") from None
     whole = content[: content.rfind(b"\n") + 1]
-    events: list[Event] = []
-    for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            event = json.loads(line)
-            version = event["v"]
-        except (ValueError, TypeError, KeyError):
-            raise JournalError(
-                f"{path}:{number}: not a journal line; the file was damaged or edited"
-            ) from None
-        if version != VERSION:
-            raise JournalError(
-                f"{path}:{number}: written by journal version {version}; this kdsearch reads {VERSION}"
-            )
-        events.append(event)
-    return events
+    return [_event(path, number, line) for number, line in enumerate(whole.splitlines(), start=1)]
+
+
+def _event(path: Path, number: int, line: bytes) -> Event:
+    try:
+        event: Event = json.loads(line)
+        version = event["v"]
+    except (ValueError, TypeError, KeyError):
+        raise JournalError(f"{path}:{number}: not a journal line; the file was damaged or edited") from None
+    if version != VERSION:
+        raise JournalError(
+            f"{path}:{number}: written by journal version {version}; this kdsearch reads {VERSION}"
+        )
+    return event
+
+
+class Tail:
+    """The events that were added to a journal since the last look, for another process than its writer.
+
+    The writer has to say how many there are: only those are on disk, and will not be taken back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._num, self._offset = path, 0, 0
+
+    def up_to(self, num_events: int) -> list[Event]:
+        """Raises JournalError for damage, OSError for a file that cannot be read."""
+        events: list[Event] = []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            while self._num < num_events:
+                line = file.readline()
+                self._num += 1
+                self._offset += len(line)
+                events.append(_event(self._path, self._num, line))
+        return events
 
 
 class Journal:

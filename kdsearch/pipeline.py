@@ -8,51 +8,36 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import shlex
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kdsearch import (
-    cli,
-    data,
-    guards,
-    listing,
-    session,
-    space,
-    spec_teacher,
-    tracking,
-    tracking_uri,
-    warm_start,
-)
-from kdsearch import lineup as lineups
+from kdsearch import cli, data, guards, listing, session, space, tracking_uri, warm_start
 from kdsearch import spec as specs
 from kdsearch import teacher as teachers
-from kdsearch.confidence import mean_confidences
 from kdsearch.confirmation import front_of_record
-from kdsearch.data import AUGMENT_VERSION, ImageData
+from kdsearch.data import ImageData
 from kdsearch.data.large import files_of
-from kdsearch.device import device_policy
 from kdsearch.journal import Journal
 from kdsearch.layout import Shape, choose, journalled
-from kdsearch.lineup import Lineup, Part
-from kdsearch.models import family
+from kdsearch.lineup import Lineup
 from kdsearch.models.build import cost
 from kdsearch.progress import Progress, all_failed, front_table
 from kdsearch.records import Choice
 from kdsearch.search import cluster, driver
-from kdsearch.search.bands import CostOf, extreme_students
+from kdsearch.search.bands import CostOf
 from kdsearch.search.conductor import Conductor
 from kdsearch.search.sealed import SealedTest
 from kdsearch.spec import SweepSpec
-from kdsearch.teacher import Teacher
+from kdsearch.teacher_phase import cautions, lay_out, load_teachers, stages_of, train_teachers
 from kdsearch.teachers import Faculty
+from kdsearch.tracking_process import TrackingProcess
 
 if TYPE_CHECKING:
     from kdsearch.report import Report
@@ -83,8 +68,7 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
     if begin_with is not None and spec.search.warm_start:
         warm_start.announce(*begin_with, journal, progress.say)
     (output / "spec.yaml").write_text(yaml.safe_dump(specs.to_dict(spec), sort_keys=False))
-    tracker = tracking.Tracker(list(journal.events), functools.partial(journal.append, "mlflow_run"))
-    journal.listeners.append(tracker.put)
+    tracker = TrackingProcess(journal)
     try:
         with cluster.connected(address, cluster.cores_to_use(spec.resources)):
             if address:
@@ -107,7 +91,7 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
         else:
             progress.say(f"{status}; everything so far is kept: run the same command with --resume to go on,")
             progress.say(f"or python -m kdsearch.report {shown(output)} for a report of what there is")
-        tracker.finish(output, INTERRUPT_DEADLINE_S if is_interrupt else FINISH_DEADLINE_S)
+        tracker.finish(INTERRUPT_DEADLINE_S if is_interrupt else FINISH_DEADLINE_S)
         if isinstance(error, EXPECTED):
             raise cli.NotFinishedError(str(error)) from error
         raise
@@ -125,7 +109,7 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
         )
         raise cli.NotFinishedError(f"{error}; {advice}") from error
     finally:
-        tracker.finish(output, FINISH_DEADLINE_S)
+        tracker.finish(FINISH_DEADLINE_S)
 
 
 def conclude(done: Report, progress: Progress) -> None:
@@ -201,160 +185,12 @@ def cost_function(images: ImageData) -> CostOf:
     return cost_of
 
 
-def lay_out(spec: SweepSpec, cost_of: CostOf) -> Lineup:
-    """The networks that the teacher is made of. Raises UsageError where one does not suit the images."""
-    try:
-        return lineups.lay_out(spec, cost_of)
-    except ValueError as error:
-        raise cli.UsageError(f"teacher: {error}") from None
-
-
-def load_teachers(spec: SweepSpec, images: ImageData, lineup: Lineup) -> dict[str, Teacher]:
-    """The teachers that come from a checkpoint, by name. Raises UsageError where one does not fit."""
-    try:
-        loaded = {
-            part.name: teachers.load_checkpoint_teacher(teachers.with_network(spec, part.network), images)
-            for part in lineup.parts
-            if part.network.checkpoint is not None
-        }
-        leaders = [spec_teacher.leader(choice) for choice in spec_teacher.choices(spec.teacher).values()]
-        leading = {part.name for part in lineup.parts if part.network in leaders}
-        specs.check_layer_maps(spec, {n: num_stages(t) for n, t in loaded.items() if n in leading})
-        for name in leading & loaded.keys():
-            specs.check_teacher_family(spec, loaded[name].family)
-    except (teachers.TeacherError, specs.SpecError) as error:
-        raise cli.UsageError(str(error)) from None
-    return loaded
-
-
-def stages_of(lineup: Lineup, loaded: Mapping[str, Teacher]) -> specs.Stages:
-    """How many stages each teacher has, before any is trained."""
-    return lineup.stages({name: num_stages(loaded[name]) for name in loaded})
-
-
 def check_num_trials(spec: SweepSpec, stages: specs.Stages) -> None:
     """Raises UsageError where the sampler lists more configurations than anyone can have meant."""
     try:
         listing.num_search_trials(spec, stages)
     except ValueError as error:
         raise cli.UsageError(f"search.sampler: {spec.search.sampler} lists {error}") from None
-
-
-def train_teachers(
-    spec: SweepSpec,
-    images: ImageData,
-    lineup: Lineup,
-    loaded: Mapping[str, Teacher],
-    journal: Journal,
-    progress: Progress,
-) -> Faculty:
-    """Every network that teaches, in turn: loaded, stored, or trained by Ray where the resources are.
-
-    They are trained on the labelled images alone.
-    """
-    images = dataclasses.replace(images, unlabelled=None)
-    networks: dict[str, Teacher] = {}
-    for number, part in enumerate(lineup.parts, start=1):
-        own = teachers.with_network(spec, part.network)
-        if part.name:
-            progress.say(f"{part.words} ({number} of {len(lineup.parts)})")
-        above = None if part.learns_from is None else networks[part.learns_from]
-        teacher = loaded.get(part.name) or teachers.prepare(
-            own, images, progress=progress.teacher_epoch, trainer=driver.train_teacher, above=above
-        )
-        networks[part.name] = teacher
-        asked = part.network.min_accuracy
-        accept(teacher, asked, journal, progress, part.name, part.recipe, **about(part))
-    faculty = Faculty(spec.teacher, networks)
-    recipes = {part.name: part.recipe for part in lineup.parts}
-    for whole in faculty.wholes(images):
-        progress.say(f"teacher {whole.name or 'in all'}: {', '.join(whole.of)}")
-        is_teacher = whole.role == "teacher"
-        asked = spec_teacher.choices(spec.teacher)[whole.name].min_accuracy if is_teacher else None
-        more = {"of": list(whole.of)} | ({} if is_teacher else {"role": whole.role})
-        accept(whole.teacher, asked, journal, progress, whole.name, recipes[whole.of[-1]], **more)
-    return faculty
-
-
-def about(part: Part) -> dict[str, Any]:
-    """What the journal says of a network beyond its name: nothing of one that is a teacher by itself."""
-    lesson = part.network.learns_from
-    role = {} if part.role == "teacher" else {"role": part.role}
-    if lesson is None:
-        return role
-    weights = {name: getattr(lesson, name) for name in teachers.LESSON}
-    return {**role, "learns_from": part.learns_from, "lesson": weights}
-
-
-def accept(
-    teacher: Teacher,
-    asked: float | None,
-    journal: Journal,
-    progress: Progress,
-    name: str,
-    recipe: str,
-    **more: Any,
-) -> None:
-    """Show the teacher and journal it. Refuses one that did not converge, or is not the one of before."""
-    whole = "role" not in more
-    for line in teachers.describe(teacher) if whole else [teachers.summarised(teacher)]:
-        progress.say(line)
-    teachers.check_converged(teacher, asked, recipe)
-    ready = [event for event in journal.events if event["kind"] == "teacher_ready"]
-    before = [event["key"] for event in ready if event.get("name", "") == name]
-    if before and before[-1] != teacher.key:
-        which = f"the teacher {name}" if name else "the teacher"
-        raise teachers.TeacherError(f"{which} is not the one that this sweep began with")
-    named = {"name": name} if name else {}
-    journal.append("teacher_ready", **named, **described(teacher), **more)
-
-
-def cautions(spec: SweepSpec, images: ImageData, faculty: Faculty, lineup: Lineup) -> list[guards.Caution]:
-    """What is worth a warning before the search, from the spec, the sizes and a look at every teacher."""
-    cost_of = lineup.cost_of
-    smallest = extreme_students(spec, cost_of)[0]
-    found = guards.of_spec(spec, images.num_classes)
-    for part in lineup.parts:
-        report, epochs = faculty.networks[part.name].report, f"{part.recipe}.epochs"
-        found += guards.of_teacher(report, images.mean, images.std, f"the {part.words}", epochs)
-    for name, source in spec_teacher.choices(spec.teacher).items():
-        teacher = faculty.networks[faculty.leader(Choice(name))]
-        sure = confidences(teacher, images, spec.data.augment)
-        found += guards.of_confidence(sure, guards.named(name))
-        if not isinstance(source, specs.Assistants):
-            params = cost_of(smallest)["params"], teacher.report["params"]
-            found += guards.of_sizes(smallest.name, *params, guards.named(name))
-    return found
-
-
-def confidences(
-    teacher: Teacher, images: ImageData, augment: Sequence[tuple[str, Mapping[str, Any]]]
-) -> dict[str, float]:
-    """`mean_confidences`, which the first sweep of the teacher on these images measures for all others."""
-    device = device_policy().device
-    identity = {
-        "what": "mean confidences",
-        "version": AUGMENT_VERSION,
-        "teacher": teacher.key,
-        "data": images.key,
-        "unlabelled": None if images.unlabelled is None else images.unlabelled.key,
-        "augment": [[name, dict(options)] for name, options in augment],
-        "device": device.type,
-    }
-    return teachers.remembered(
-        identity,
-        lambda: mean_confidences(teacher.build(str(device)), images, augment, device),
-        teachers.default_store(),
-    )
-
-
-def num_stages(teacher: Teacher) -> int:
-    return len(family(teacher.family).stages(teacher.options))
-
-
-def described(teacher: Teacher) -> dict[str, Any]:
-    """A teacher as the journal keeps it."""
-    return {"key": teacher.key, "family": teacher.family, "options": dict(teacher.options), **teacher.report}
 
 
 def choose_layouts(
@@ -393,7 +229,7 @@ def search(
 
     Raises NotFinishedError when all search trials failed.
     """
-    stages = lineup.stages({name: num_stages(network) for name, network in faculty.networks.items()})
+    stages = stages_of(lineup, faculty.networks)
     conductor = Conductor(spec, journal, stages, lineup.cost_of, settle=lineup.settled, num_test=len(test))
     progress.start_search(conductor.sweep, conductor.num_trials, lambda: conductor.left)
     try:

@@ -24,7 +24,7 @@ from kdsearch.lineup import Lineup
 from kdsearch.losses.reading import reads_maps
 from kdsearch.models import family as network_family
 from kdsearch.models.build import build, measure
-from kdsearch.pipeline import cost_function, lay_out, load_data
+from kdsearch.pipeline import cost_function, load_data
 from kdsearch.progress import count, duration
 from kdsearch.records import Choice
 from kdsearch.search import tuning
@@ -43,6 +43,7 @@ from kdsearch.spec import (
     TeacherSource,
 )
 from kdsearch.spec_dimensions import reachable
+from kdsearch.teacher_phase import lay_out
 from kdsearch.weights import WeightsError
 
 TIMED_STEPS = 3

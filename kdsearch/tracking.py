@@ -75,7 +75,7 @@ class SyncResult:
 
 
 class Tracker:
-    """Sends a running sweep's journal to MLflow from a thread of its own.
+    """Sends a running sweep's journal to MLflow from a thread of its own (`TrackingProcess` has one for a sweep).
 
     `events` is the journal so far, `append` journals the id of a new run. Nothing here ever raises.
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdsearch.journal import FILE, Journal, JournalError, read
+from kdsearch.journal import FILE, Journal, JournalError, Tail, read
 
 
 def test_events_come_back_as_they_were_appended(tmp_path: Path) -> None:
@@ -116,3 +116,26 @@ def test_not_a_number_cannot_be_journalled(tmp_path: Path) -> None:
         journal.append("epoch", metrics={"train_loss": float("nan")})
 
     assert os.path.getsize(tmp_path / FILE) == 0
+
+
+def test_a_tail_has_each_event_once_and_none_that_may_be_taken_back(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        tail = Tail(journal.path)
+        first = journal.append("sweep_started", name="x")
+        assert tail.up_to(1) == [first]
+        assert tail.up_to(1) == []
+        more = [journal.append("epoch", "t0000", epoch=i) for i in range(5)]
+        with journal.path.open("ab") as file:
+            file.write(b'{"v": 1, "seq": 6, "ki')
+        assert tail.up_to(3) + tail.up_to(6) == more
+
+
+def test_a_tail_says_which_line_is_damaged(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        journal.append("sweep_started")
+        journal.append("sweep_ended")
+        tail = Tail(journal.path)
+        tail.up_to(1)
+        journal.path.write_bytes(journal.path.read_bytes().replace(b"sweep_ended", b'sweep"ended'))
+        with pytest.raises(JournalError, match=rf"{FILE}:2: not a journal line"):
+            tail.up_to(2)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from few_images import few_digits
 
-from kdsearch import online, pipeline
+from kdsearch import online, pipeline, teacher_phase
 from kdsearch.cli import UsageError
 from kdsearch.losses.deployed import deployed
 from kdsearch.losses.simkd import simkd
@@ -151,11 +151,11 @@ def test_a_checkpoint_of_such_a_family_is_refused_when_it_is_loaded(small, tmp_p
     vit = model(Choice("vit", {"patch": 4, "dim": 16, "depth": 1, "heads": 2}))
     save_student(tmp_path / "vit", vit, {})
     sweep = loaded(tmp_path, teacher=f"{{checkpoint: {tmp_path / 'vit'}}}")
-    lineup = pipeline.lay_out(sweep, pipeline.cost_function(small))
+    lineup = teacher_phase.lay_out(sweep, pipeline.cost_function(small))
     with pytest.raises(
         UsageError, match="distill.feature.simkd: .*: the teacher vit has no map whose average"
     ):
-        pipeline.load_teachers(sweep, small, lineup)
+        teacher_phase.load_teachers(sweep, small, lineup)
 
 
 @pytest.mark.parametrize("lead", [0, 1])

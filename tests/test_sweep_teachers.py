@@ -10,7 +10,7 @@ import pytest
 from kill import Killable, Moment
 from rich.console import Console
 
-from kdsearch import pipeline
+from kdsearch import teacher_phase
 from kdsearch.journal import Journal
 from kdsearch.progress import Progress
 from kdsearch.teacher import TeacherError
@@ -60,7 +60,7 @@ def ready(journal: Journal, name: str, key: str) -> None:
     report |= {"macs": 9000, "size_mb": 0.1, "epochs": 3, "time_s": 1.0, "source": "trained"}
     teacher = Teacher(key, "mlp", {"depth": 1}, 10, 1, 8, {}, {**report, "still_improving": False})
     progress = Progress(Console(quiet=True))
-    pipeline.accept(teacher, None, journal, progress, name, "teacher.mlp.train")
+    teacher_phase.accept(teacher, None, journal, progress, name, "teacher.mlp.train")
 
 
 def test_a_resumed_sweep_refuses_another_network_under_a_teachers_name(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from journals import Story, config
-from mlflow_template import new_store
+from mlflow_stores import Stored, new_store
 
 import kdsearch.sync
 from kdsearch import cli
@@ -38,35 +38,6 @@ class Ids(list[tuple[str | None, str]]):
 
     def append_run(self, trial_id: str | None, *, run_id: str, experiment_id: str) -> None:
         self.append((trial_id, run_id))
-
-
-class Stored:
-    """A sweep as its users see it in MLflow."""
-
-    def __init__(self, uri: str, name: str = "cifar100") -> None:
-        from mlflow.tracking import MlflowClient
-
-        self.client = MlflowClient(tracking_uri=uri)
-        self.experiment = self.client.get_experiment_by_name(name)
-        runs = self.client.search_runs([self.experiment.experiment_id])
-        self.parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-        self.children = {run.data.tags["kdsearch.trial_id"]: run for run in runs if run not in self.parents}
-        self.num_runs = len(runs)
-
-    @property
-    def parent(self) -> Any:
-        (parent,) = self.parents
-        return parent
-
-    def statuses(self) -> dict[str, str]:
-        return {trial_id: run.info.status for trial_id, run in sorted(self.children.items())}
-
-    def history(self, trial_id: str, metric: str = "val_accuracy") -> list[tuple[int, float]]:
-        points = self.client.get_metric_history(self.children[trial_id].info.run_id, metric)
-        return sorted((point.step, point.value) for point in points)
-
-    def artifacts(self, folder: str = "") -> list[str]:
-        return sorted(file.path for file in self.client.list_artifacts(self.parent.info.run_id, folder))
 
 
 @pytest.fixture
