@@ -32,7 +32,7 @@ from kdsearch.records import Choice, EpochResult, TrainConfig, TrialConfig
 from kdsearch.spec import SweepSpec, TeacherSpec
 from kdsearch.teacher_model import Frozen, Teacher
 from kdsearch.teacher_store import find, find_partial, remembered, save, save_partial
-from kdsearch.training import TRAINING_VERSION, NonFiniteLoss, Training, predict
+from kdsearch.training import TRAINING_VERSION, CheckpointError, NonFiniteLoss, Training, predict
 from kdsearch.weights import (
     Weights,
     check_sizes,
@@ -183,16 +183,24 @@ def train(
     with the last one: `finish` makes the teacher of that. Raises TeacherError where the training diverges.
     """
     config = trial_config(spec)
-    try:
-        teacher = None if above is None else above.build(str(device_policy(device).device))
-        training = Training(config, data, spec.data.augment, teacher, device)
-    except ValueError as error:
-        raise TeacherError(f"the teacher cannot be trained: {error}") from error
+
+    def begin() -> Training:
+        try:
+            teacher = None if above is None else above.build(str(device_policy(device).device))
+            return Training(config, data, spec.data.augment, teacher, device)
+        except ValueError as error:
+            raise TeacherError(f"the teacher cannot be trained: {error}") from error
+
+    training = begin()
     curve: list[float] = []
     time_s = cpu_s = 0.0
     if state is not None:
-        training.load_state_dict(state["training"])
-        curve, time_s, cpu_s = list(state["curve"]), state["time_s"], state["cpu_s"]
+        try:
+            training.load_state_dict(state["training"])
+            curve, time_s, cpu_s = list(state["curve"]), state["time_s"], state["cpu_s"]
+        except CheckpointError as error:
+            logger.warning("the teacher's training begins again: %s", error)
+            training = begin()  # part of the state may be in the other
     kept = time.monotonic()
     while not training.finished:
         try:

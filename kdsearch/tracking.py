@@ -1,8 +1,9 @@
 """MLflow as a sink: what the journal says, MLflow gets, sooner or later; nothing flows back but run ids.
 
 Goes in: the journal's events, each after it is on disk. Comes out: one parent run per sweep and one child
-per trial in an MLflow store. Training never waits for MLflow and never fails with it: one thread writes,
-what it cannot send it keeps and tries again, and `sync` makes good later whatever was missed.
+per trial in an MLflow store. Training never waits for MLflow and never fails with it: a process of its own
+writes (`tracking_process.py`), what it cannot send it keeps and tries again, and `sync` makes good later
+whatever was missed.
 
 By default the store is `sqlite:///mlflow.db` in the working directory, and MLflow puts artifacts of such a
 store under `./mlruns`; `mlflow ui` started in the same directory, without options, shows both.
@@ -10,16 +11,14 @@ store under `./mlruns`; `mlflow ui` started in the same directory, without optio
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import getpass
-import importlib
 import logging
+import math
 import os
-import queue
 import sqlite3
-import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,112 +74,60 @@ class SyncResult:
 
 
 class Tracker:
-    """Sends a running sweep's journal to MLflow from a thread of its own (`TrackingProcess` has one for a sweep).
+    """Sends a running sweep's journal to MLflow, and after a failure again. Nothing here ever raises.
 
-    `events` is the journal so far, `append` journals the id of a new run. Nothing here ever raises.
+    `append` journals the id of a new run. A call may take as long as the store does.
     """
 
-    def __init__(
-        self,
-        events: Sequence[Event],
-        append: Append,
-        uri: str | None = None,
-        *,
-        flush_s: float = FLUSH_S,
-        retry_s: float = 5.0,
-    ) -> None:
+    def __init__(self, append: Append, uri: str | None = None, *, retry_s: float = 5.0) -> None:
         self._uri = resolve_uri(uri)
         self._mirror = Mirror(MlflowStore(self._uri), append)
-        self._mirror.load(events)
-        self._queue: queue.SimpleQueue[Event | Path | threading.Event] = queue.SimpleQueue()
-        self._waiting: list[threading.Event] = []
-        self._flush_s, self._retry_s = flush_s, retry_s
+        self._retry_s = retry_s
         self.num_failures = 0  # attempts since the store last took everything
         self._error, self._quiet_until = "", 0.0
-        self._done, self._is_cancelled = threading.Event(), threading.Event()
-        with contextlib.suppress(Exception):  # the thread comes upon it again, and says so
-            _import_mlflow(self._uri)
-        threading.Thread(target=self._write, name="mlflow", daemon=True).start()
 
-    def put(self, event: Event) -> None:
-        """Hand over an event that is on disk. Returns at once."""
-        self._queue.put(event)
+    def put(self, events: Iterable[Event]) -> None:
+        """Take in events that are on disk."""
+        for event in events:
+            self._mirror.hear(event)
 
-    def catch_up(self, deadline_s: float = 20.0) -> None:
-        """Wait until the store has what was put, or refused it: then the journal has every run's id."""
-        reached = threading.Event()
-        self._queue.put(reached)
-        reached.wait(deadline_s)
+    def flush(self, until: float = math.inf) -> float:
+        """Send what the store lacks, run by run until that time. The seconds after which to come again."""
+        try:
+            self._mirror.flush(lambda: time.monotonic() > until)
+        except Exception as error:  # whatever a store, a server or their client does, training goes on
+            self._failed(error)
+            return min(self._retry_s * 2.0 ** min(self.num_failures - 1, 10), MAX_RETRY_S)
+        self._succeeded()
+        return FLUSH_S
 
     def finish(self, folder: Path, deadline_s: float = 60.0) -> SyncResult:
         """Send what is left, who is on the front, and the report's files; end the parent run.
 
-        The journal in `folder` decides, so nothing is lost that was not `put`. Returns by the deadline, and
-        sooner where the store is down; what is missing then, `sync` or a resume makes good.
+        The journal in `folder` decides, so nothing is lost that was not `put`. What is missing at the
+        deadline, `sync` or a resume makes good.
         """
-        self._queue.put(folder)
-        self._done.wait(deadline_s)
-        self._is_cancelled.set()
-        late = "" if self._done.is_set() else "no answer in time"
-        result = _result(self._uri, self._mirror, self._error or late)
+        until = time.monotonic() + deadline_s
+        attempts_left = 1 if self.num_failures else LAST_ATTEMPTS
+        try:
+            self._mirror.load(journal.read(folder / journal.FILE))
+            self._mirror.add_report(folder)
+        except Exception as error:  # a damaged journal is the sweep's to report; MLflow gets what was put
+            logger.warning("MLflow gets no report: %s", error)
+        wait_s = self.flush(until)
+        while self._error and attempts_left > 1 and time.monotonic() < until:
+            attempts_left -= 1
+            time.sleep(min(wait_s, 1.0))
+            wait_s = self.flush(until)
+        result = _result(self._uri, self._mirror, self._error)
+        if result.pending and not result.error:
+            result = dataclasses.replace(result, error="no answer in time")
         if not result.is_complete:
             logger.warning(
                 "MLflow (%s) has not got all of %d of %d runs: %s; `kdsearch sync %s` completes them",
                 *(result.uri, result.pending, result.runs, result.error, folder),
             )
         return result
-
-    def _write(self) -> None:
-        try:
-            self._write_until_finished()
-        finally:
-            self._done.set()
-
-    def _write_until_finished(self) -> None:
-        wait_s, is_finishing, attempts_left = 0.0, False, LAST_ATTEMPTS
-        while not self._is_cancelled.is_set():
-            if self._listen(wait_s):
-                is_finishing, attempts_left = True, 1 if self.num_failures else LAST_ATTEMPTS
-            try:
-                self._mirror.flush(self._is_cancelled.is_set)
-            except Exception as error:  # whatever a store, a server or their client does, training goes on
-                self._failed(error)
-                attempts_left -= int(is_finishing)
-                if not attempts_left:
-                    return
-                longest_s = 1.0 if is_finishing else MAX_RETRY_S
-                wait_s = min(self._retry_s * 2 ** min(self.num_failures - 1, 10), longest_s)
-            else:
-                self._succeeded()
-                wait_s = self._flush_s
-                if is_finishing:
-                    return
-            finally:
-                while self._waiting:
-                    self._waiting.pop().set()
-
-    def _listen(self, wait_s: float) -> bool:
-        """Take in events for some time. True, and at once, when the sweep's folder came: the end."""
-        until = time.monotonic() + wait_s
-        while True:
-            try:
-                heard = self._queue.get(timeout=max(0.0, until - time.monotonic()))
-            except queue.Empty:
-                return False
-            if isinstance(heard, threading.Event):
-                self._waiting.append(heard)
-                return False
-            if isinstance(heard, Path):
-                self._load(heard)
-                return True
-            self._mirror.hear(heard)
-
-    def _load(self, folder: Path) -> None:
-        try:
-            self._mirror.load(journal.read(folder / journal.FILE))
-            self._mirror.add_report(folder)
-        except Exception as error:  # a damaged journal is the sweep's to report; MLflow gets what was put
-            logger.warning("MLflow gets no report: %s", error)
 
     def _failed(self, error: Exception) -> None:
         """One warning, then at most one a minute."""
@@ -355,27 +302,17 @@ def _stored(run: Any) -> StoredRun:
     )
 
 
-def _import_mlflow(uri: str) -> Any:
-    """`MlflowClient`; it imports what it needs for a database, too.
-
-    In the thread that imports all else: two that import modules which import each other (Ray and mlflow have
-    some in common) may see them half initialised, and those that failed once fail until the process ends.
-    """
+def _new_client(uri: str) -> Any:
+    """A client, and what mlflow needs to know of its surroundings before its import."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     # A user's active model would draw every metric to itself, and fail the batch where it does not exist.
     os.environ.pop("MLFLOW_ACTIVE_MODEL_ID", None)
     from mlflow.tracking import MlflowClient
 
-    if not uri.startswith(("http://", "https://")):
-        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")  # else at the client's first use
     for name, level in _LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level)
-    return MlflowClient
-
-
-def _new_client(uri: str) -> Any:
-    return _import_mlflow(uri)(tracking_uri=uri, registry_uri=uri)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def _reason(error: BaseException) -> str:

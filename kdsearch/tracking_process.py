@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from kdsearch import journal
-from kdsearch.journal import Journal
+from kdsearch.journal import Journal, JournalError
 from kdsearch.records import Event
 from kdsearch.tracking import Tracker
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("kdsearch.tracking_process")  # in the process itself, too, which is __main__
 
 Message = dict[str, Any]
 Messages = queue.SimpleQueue[Message]
@@ -50,7 +50,7 @@ class TrackingProcess:
         """`Tracker.finish`, and the end of the process."""
         if not self._ask("finish", deadline_s):
             logger.warning(
-                "MLflow has not got everything: no answer in time; `kdsearch sync %s` completes it",
+                "MLflow may lack some of it, as its process did not answer; `kdsearch sync %s` completes it",
                 self._journal.path.parent,
             )
         if self._process:
@@ -110,9 +110,7 @@ class TrackingProcess:
         for line in process.stdout:
             message = json.loads(line)
             if "run_id" in message:
-                with contextlib.suppress(
-                    OSError, ValueError
-                ):  # a full disk: runs are found without the journal
+                with contextlib.suppress(OSError, ValueError):  # a full disk: runs have tags to be found by
                     self._journal.append("mlflow_run", **message)
             elif "text" in message:
                 logger.log(message["level"], message["text"])
@@ -121,33 +119,35 @@ class TrackingProcess:
         answers.put(ENDED)
 
 
-def serve(folder: Path, hear: Callable[[], Message], say: Callable[[Message], None]) -> None:
+def serve(folder: Path, heard: Messages, say: Callable[[Message], None]) -> None:
     """Track the sweep in `folder` until asked to finish."""
 
     def append(trial_id: str | None, *, run_id: str, experiment_id: str) -> None:
         say({"trial_id": trial_id, "run_id": run_id, "experiment_id": experiment_id})
 
-    tail = journal.Tail(folder / journal.FILE)
-    tracker = Tracker(tail.up_to(hear()["events"]), append)
+    tracker, tail = Tracker(append), journal.Tail(folder / journal.FILE)
+    message, due = heard.get(), time.monotonic()
     while True:
-        message = hear()
-        for event in tail.up_to(message["events"]):
-            tracker.put(event)
+        tracker.put(tail.up_to(message.get("events", 0)))
         asked = message.get("ask")
-        if asked == "catch_up":
-            tracker.catch_up(message["deadline_s"])
-        elif asked == "finish":
+        if asked == "finish":
             tracker.finish(folder, message["deadline_s"])
+        elif asked or time.monotonic() >= due:
+            due = time.monotonic() + tracker.flush()
         if asked:
             say({"done": asked})
         if asked == "finish":
             return
+        try:
+            message = heard.get(timeout=max(0.0, due - time.monotonic()))
+        except queue.Empty:
+            message = {}
 
 
 def main() -> None:
     heard: Messages = queue.SimpleQueue()
     answers = os.dup(1)
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # for what libraries print
 
     def listen() -> None:
         for line in sys.stdin:
@@ -162,8 +162,12 @@ def main() -> None:
     package.addHandler(_Forwarding(say))
     package.setLevel(logging.INFO)
     package.propagate = False
-    serve(Path(sys.argv[1]), heard.get, say)
-    os._exit(0)  # a thread may hang in a store's call
+    try:
+        serve(Path(sys.argv[1]), heard, say)
+    except (JournalError, OSError) as error:
+        logger.warning("MLflow gets nothing more of this sweep: %s", error)
+        os._exit(1)
+    os._exit(0)  # a thread still reads, and Python does not end in good order then
 
 
 class _Forwarding(logging.Handler):

@@ -286,6 +286,20 @@ def test_a_damaged_kept_state_is_reported_and_training_begins_again(spec, data, 
     assert "begins again, its kept state is damaged" in caplog.text
 
 
+def test_a_kept_state_of_another_training_is_reported_and_training_begins_again(
+    trained, spec, data, tmp_path, caplog
+):
+    """As an older version may have left it: its networks load, and what comes after them does not."""
+    key = teachers.content_key(spec, data)
+    _, state = next(teachers.train(spec, data, state_every_s=0))
+    state["training"]["optimizer"]["param_groups"].pop()
+    teachers.save_partial(key, state, tmp_path)
+    teacher = teachers.prepare(spec, data, tmp_path)
+    assert "the teacher's training begins again: the checkpoint is of another training" in caplog.text
+    assert teacher.report["curve"] == trained[0].report["curve"]
+    assert all(np.array_equal(teacher.weights[name], array) for name, array in trained[0].weights.items())
+
+
 def test_states_come_now_and_then_and_with_the_last_epoch(spec, data):
     epochs = list(teachers.train(spec, data, state_every_s=1e9))
     assert all(isinstance(result, EpochResult) for result, _ in epochs)

@@ -27,10 +27,10 @@ from kdsearch import cli
 from kdsearch.mlflow_mirror import Mirror, StoredRun
 from kdsearch.mlflow_runs import legal_name
 from kdsearch.records import Event
-from kdsearch.tracking import MlflowStore, SyncResult, Tracker, sync
+from kdsearch.tracking import FLUSH_S, MlflowStore, SyncResult, Tracker, sync
 from kdsearch.tracking_uri import redact, resolve_uri, ui_command
 
-RESTED = {"flush_s": 0.02, "retry_s": 0.02}  # what is seconds in a sweep
+RETRY_S = 0.02  # seconds in a sweep
 
 
 class Ids(list[tuple[str | None, str]]):
@@ -74,9 +74,10 @@ def small_sweep() -> Story:
 def track(events: Sequence[Event], uri: str | None, folder: Path, ids: Ids | None = None) -> SyncResult:
     """A whole sweep, from its first event to its end; the second half live."""
     half = len(events) // 2
-    tracker = Tracker(events[:half], (ids if ids is not None else Ids()).append_run, uri, **RESTED)
-    for event in events[half:]:
-        tracker.put(event)
+    tracker = Tracker((ids if ids is not None else Ids()).append_run, uri, retry_s=RETRY_S)
+    tracker.put(events[:half])
+    tracker.flush()
+    tracker.put(events[half:])
     return tracker.finish(folder)
 
 
@@ -220,7 +221,8 @@ def test_the_users_environment_does_not_disturb(
 
 def test_what_was_never_put_is_found_in_the_journal_at_the_end(uri: str, tmp_path: Path) -> None:
     story = small_sweep()
-    tracker = Tracker(story.events[:1], Ids().append_run, uri, **RESTED)
+    tracker = Tracker(Ids().append_run, uri, retry_s=RETRY_S)
+    tracker.put(story.events[:1])
     assert tracker.finish(story.write(tmp_path / "sweep")).is_complete
     assert Stored(uri).num_runs == 5
 
@@ -229,9 +231,10 @@ def test_a_live_sweep_is_seen_before_its_end(uri: str, tmp_path: Path) -> None:
     story = Tale().teacher()
     story.trial(0, [0.5], status="running")
     ids = Ids()
-    tracker = Tracker(story.events, ids.append_run, uri, **RESTED)
-    wait_for(lambda: len(ids) == 2)
-    wait_for(lambda: Stored(uri).history("t0000"))
+    tracker = Tracker(ids.append_run, uri, retry_s=RETRY_S)
+    tracker.put(story.events)
+    tracker.flush()
+    assert Stored(uri).history("t0000")
     assert Stored(uri).statuses() == {"t0000": "RUNNING"}
     assert Stored(uri).children["t0000"].data.tags["kdsearch.on_front"] == "false"
     tracker.finish(story.ended().write(tmp_path / "sweep"))
@@ -286,7 +289,8 @@ def assert_whole(uri: str) -> None:
 def test_a_resume_goes_on_in_the_journalled_runs(uri: str, tmp_path: Path) -> None:
     story, ids = cut_off(uri, tmp_path)
     again = Ids()
-    tracker = Tracker(journalled_into(resumed(story), ids), again.append_run, uri, **RESTED)
+    tracker = Tracker(again.append_run, uri, retry_s=RETRY_S)
+    tracker.put(journalled_into(resumed(story), ids))
     tracker.finish(story.write(tmp_path / "sweep"))
     assert_whole(uri)
     assert again == []
@@ -314,8 +318,9 @@ def test_a_run_deleted_while_the_sweep_goes_on_is_made_again(uri: str, tmp_path:
     story.trial(0, [0.3, 0.5])
     story.trial(1, [0.4], status="running")
     ids = Ids()
-    tracker = Tracker(story.events, ids.append_run, uri, **RESTED)
-    wait_for(lambda: len(ids) == 3)
+    tracker = Tracker(ids.append_run, uri, retry_s=RETRY_S)
+    tracker.put(story.events)
+    tracker.flush()
     Stored(uri).client.delete_run(dict(ids)["t0001"])
     tracker.finish(resumed(story).write(tmp_path / "sweep"))
     assert_whole(uri)
@@ -425,14 +430,52 @@ def test_a_store_that_cannot_be_opened_gets_everything_once_it_can(
     (tmp_path / "mlflow.db").unlink()
     (tmp_path / "mlflow.db").mkdir()
     story = small_sweep()
-    tracker = Tracker(story.events[:5], Ids().append_run, uri, **RESTED)
-    wait_for(lambda: tracker.num_failures >= 3)
+    tracker = Tracker(Ids().append_run, uri, retry_s=RETRY_S)
+    tracker.put(story.events[:5])
+    for _ in range(3):
+        tracker.flush()
     assert len(warnings()) == 1
     assert "unable to open database file" in warnings()[0]
     (tmp_path / "mlflow.db").rmdir()
     new_store(tmp_path)
     assert tracker.finish(story.write(tmp_path / "sweep")).is_complete
     assert Stored(uri).num_runs == 5
+
+
+def test_after_a_failure_it_comes_again_ever_later(uri: str, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").unlink()
+    (tmp_path / "mlflow.db").mkdir()
+    tracker = Tracker(Ids().append_run, uri, retry_s=5.0)
+    tracker.put(small_sweep().events)
+    assert [tracker.flush() for _ in range(6)] == [5, 10, 20, 40, 60, 60]
+    (tmp_path / "mlflow.db").rmdir()
+    new_store(tmp_path)
+    assert tracker.flush() == FLUSH_S
+
+
+def test_a_store_that_fails_at_the_end_is_asked_again(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story, create, failures = small_sweep(), MlflowStore.create_run, [OSError("once"), OSError("twice")]
+
+    def fails_twice(*args: Any) -> StoredRun:
+        if failures:
+            raise failures.pop()
+        return create(*args)
+
+    monkeypatch.setattr(MlflowStore, "create_run", fails_twice)
+    tracker = Tracker(Ids().append_run, uri, retry_s=RETRY_S)
+    assert tracker.finish(story.write(tmp_path / "sweep")).is_complete
+    assert Stored(uri).num_runs == 5
+
+
+def test_what_is_not_sent_by_the_deadline_is_said(
+    uri: str, tmp_path: Path, warnings: Callable[[], list[str]]
+) -> None:
+    folder = small_sweep().write(tmp_path / "sweep")
+    result = Tracker(Ids().append_run, uri).finish(folder, deadline_s=0.0)
+    assert (result.runs, result.pending, result.error) == (5, 5, "no answer in time")
+    assert f"5 of 5 runs: no answer in time; `kdsearch sync {folder}`" in warnings()[0]
 
 
 def test_a_locked_store_is_reported_and_synced_later(
@@ -452,10 +495,11 @@ def test_a_locked_store_is_reported_and_synced_later(
 def test_a_store_replaced_during_the_sweep_is_filled_in_full(uri: str, tmp_path: Path) -> None:
     story = small_sweep()
     ids = Ids()
-    tracker = Tracker(story.events[:-1], ids.append_run, uri, **RESTED)
-    wait_for(lambda: len(ids) == 5)
+    tracker = Tracker(ids.append_run, uri, retry_s=RETRY_S)
+    tracker.put(story.events[:-1])
+    tracker.flush()
     new_store(tmp_path)
-    tracker.put(story.events[-1])
+    tracker.put(story.events[-1:])
     assert tracker.finish(story.write(tmp_path / "sweep")).is_complete
     stored = Stored(f"sqlite:///{tmp_path}//mlflow.db")
     assert stored.num_runs == 5
@@ -466,8 +510,9 @@ def test_a_store_replaced_during_the_sweep_is_filled_in_full(uri: str, tmp_path:
 def test_a_store_deleted_during_the_sweep_is_made_again_and_filled(uri: str, tmp_path: Path) -> None:
     story = small_sweep()
     ids = Ids()
-    tracker = Tracker(story.events[:-1], ids.append_run, uri, **RESTED)
-    wait_for(lambda: len(ids) == 5)
+    tracker = Tracker(ids.append_run, uri, retry_s=RETRY_S)
+    tracker.put(story.events[:-1])
+    tracker.flush()
     (tmp_path / "mlflow.db").unlink()
     assert tracker.finish(story.write(tmp_path / "sweep")).is_complete
     assert Stored(f"sqlite:///{tmp_path}//mlflow.db").num_runs == 5
@@ -503,8 +548,10 @@ def test_a_journal_that_fails_does_not_stop_tracking(uri: str, tmp_path: Path) -
         raise OSError("No space left on device")
 
     story = small_sweep()
-    tracker = Tracker(story.events, append, uri, **RESTED)
-    wait_for(lambda: tracker.num_failures >= 5)
+    tracker = Tracker(append, uri, retry_s=RETRY_S)
+    tracker.put(story.events)
+    for _ in range(5):
+        tracker.flush()
     assert tracker.finish(story.write(tmp_path / "sweep")).is_complete
     assert Stored(uri).num_runs == 5
 
@@ -534,68 +581,6 @@ def test_a_dead_server_is_given_up_soon_and_its_password_never_shown(
     assert result.pending == 5
     assert "s3cret" not in caplog.text + repr(result)
     assert "http://***@127.0.0.1" in caplog.text
-
-
-@pytest.fixture
-def hanging_server() -> Iterator[str]:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(16)  # the kernel takes connections; nobody ever answers
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-
-
-def test_a_hanging_server_delays_nothing(hanging_server: str, tmp_path: Path) -> None:
-    story = small_sweep()
-    folder = story.write(tmp_path / "sweep")
-    before = time.monotonic()
-    tracker = Tracker(story.events[:1], Ids().append_run, hanging_server, **RESTED)
-    for event in story.events[1:] * 100:
-        tracker.put(event)
-    assert time.monotonic() - before < 0.5
-    result = tracker.finish(folder, deadline_s=1.0)
-    assert time.monotonic() - before < 3.0
-    assert result.error == "no answer in time"
-
-
-EXITS = """
-import json, pathlib, sys
-from kdsearch.tracking import Tracker
-
-events = [json.loads(line) for line in open(sys.argv[2] + "/events.jsonl")]
-tracker = Tracker(events, lambda trial_id, **run: None, sys.argv[1])
-tracker.finish(pathlib.Path(sys.argv[2]), deadline_s=1.0)
-"""
-
-IMPORTS = """
-import json, pathlib, sys, threading
-from kdsearch.tracking import Tracker
-
-class Watch:
-    def find_spec(self, name, path=None, target=None):
-        if "." not in name and threading.current_thread() is not threading.main_thread():
-            print(name)
-
-sys.meta_path.insert(0, Watch())
-events = [json.loads(line) for line in open(sys.argv[2] + "/events.jsonl")]
-tracker = Tracker(events, lambda trial_id, **run: None, sys.argv[1])
-assert tracker.finish(pathlib.Path(sys.argv[2])).is_complete
-"""
-
-
-@pytest.mark.slow
-def test_the_thread_imports_no_package(uri: str, tmp_path: Path) -> None:
-    """While Ray starts in the main thread, mlflow was at times seen half imported, and then to the end."""
-    folder = small_sweep().write(tmp_path / "sweep")
-    command = [sys.executable, "-c", IMPORTS, uri, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == ""
-
-
-@pytest.mark.slow
-def test_a_hanging_server_does_not_keep_the_process(hanging_server: str, tmp_path: Path) -> None:
-    folder = small_sweep().write(tmp_path / "sweep")
-    done = subprocess.run([sys.executable, "-c", EXITS, hanging_server, folder], timeout=60, check=False)
-    assert done.returncode == 0
 
 
 # --- sync --------------------------------------------------------------------------------------------
@@ -737,13 +722,13 @@ def test_a_server_killed_in_the_middle_has_everything_in_the_end(uri: str, tmp_p
     story = small_sweep()
     folder = story.write(tmp_path / "sweep")
     (folder / "report.md").write_text("# report")
-    ids = Ids()
     with server(tmp_path, port):
-        tracker = Tracker(story.events[:5], ids.append_run, f"http://me:s3cret@127.0.0.1:{port}", **RESTED)
-        wait_for(lambda: len(ids) == 2)
-    for event in story.events[5:]:
-        tracker.put(event)
-    wait_for(lambda: tracker.num_failures >= 2)
+        tracker = Tracker(Ids().append_run, f"http://me:s3cret@127.0.0.1:{port}", retry_s=RETRY_S)
+        tracker.put(story.events[:5])
+        tracker.flush()
+    tracker.put(story.events[5:])
+    for _ in range(2):
+        tracker.flush()
     with server(tmp_path, port):
         assert tracker.finish(folder).is_complete
     stored = Stored(uri)

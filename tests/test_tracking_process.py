@@ -126,7 +126,8 @@ def test_a_process_that_answers_no_more_is_given_up_in_time(
     assert time.monotonic() - begun < 10
     assert process_of(tracker).poll() == -signal.SIGKILL
     assert warnings() == [
-        f"MLflow has not got everything: no answer in time; `kdsearch sync {sweep.path.parent}` completes it"
+        "MLflow may lack some of it, as its process did not answer;"
+        f" `kdsearch sync {sweep.path.parent}` completes it"
     ]
 
 
@@ -211,3 +212,18 @@ def test_ctrl_c_is_for_the_sweep_alone(uri: str, sweep: Journal) -> None:
     tracker = TrackingProcess(sweep)
     assert os.getpgid(process_of(tracker).pid) != os.getpgid(0)
     tracker.finish()
+
+
+def test_a_damaged_journal_is_said_in_words(
+    uri: str, sweep: Journal, warnings: Callable[[], list[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    tracker = TrackingProcess(sweep)
+    tracker.catch_up()
+    size = sweep.path.stat().st_size
+    write(sweep, small_sweep()[4:])
+    content = sweep.path.read_bytes()
+    sweep.path.write_bytes(content[:size] + b"#" + content[size + 1 :])
+    tracker.finish()
+
+    assert any(f"{sweep.path}:" in text and "damaged" in text for text in warnings())
+    assert "Traceback" not in capfd.readouterr().err
