@@ -26,6 +26,7 @@ from kdsearch.records import Choice, TrialConfig
 from kdsearch.teachers import Classroom, Faculty
 
 Job = tuple[Path, TrialConfig]
+FOUND = ("ended", "time_s", "cpu_s")  # of a training: when it ended, and its epochs' seconds
 
 
 def train(job: Job) -> dict[str, float]:
@@ -39,11 +40,8 @@ def train(job: Job) -> dict[str, float]:
     while not training.finished:
         epochs.append(training.run_epoch(evaluate=training.epoch + 1 == config.train.epochs))
     save_student(path.parent / f"student-{os.getpid()}", training.student, {})
-    return {
-        "ended": time.time(),
-        "time_s": sum(epoch.time_s for epoch in epochs),
-        "cpu_s": sum(epoch.cpu_s for epoch in epochs),
-    }
+    spent = sum(epoch.time_s for epoch in epochs), sum(epoch.cpu_s for epoch in epochs)
+    return dict(zip(FOUND, (time.time(), *spent), strict=True))
 
 
 @functools.cache

@@ -59,7 +59,8 @@ def main() -> None:
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             ),
         ).fit()
-    options.out.write_text(json.dumps([{"ended": result.metrics["ended"]} for result in results]))
+    found = [{name: result.metrics[name] for name in pool_alone.FOUND} for result in results]
+    options.out.write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

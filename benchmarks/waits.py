@@ -1,10 +1,11 @@
 """Where a slot's time goes that no training has: by the trainings' own clocks, in a sweep and without one.
 
-`python -m benchmarks.waits [--seconds 3] [--slots 2] [--trials 20] [--pairs 5]`. The sweeps, and the same
-trainings in as many plain processes, are those of `benchmarks.overhead`, with the machine for themselves, one
-after the other. Counted are slot-seconds as there, without those that the epochs tell of themselves. Without
-their seconds on the wall it is what a slot waits: from one trial to the next, and at reports. Without their
-seconds of processor it is that, and when an epoch stood still while something else ran on its core.
+`python -m benchmarks.waits [--seconds 3] [--slots 2] [--trials 20] [--pairs 5]`. The sweeps, the same trainings
+in as many plain processes, and by Ray Tune with nothing around it, are those of `benchmarks.overhead`, with
+the machine for themselves, one after the other. Counted are slot-seconds as there, without those that the
+epochs tell of themselves. Without their seconds on the wall it is what a slot waits: from one trial to the
+next, and at reports. Without their seconds of processor it is that, and when an epoch stood still while
+something else ran on its core.
 
 Both are a side's own, so that a machine that is not equally fast all the while blurs them little. Ray's
 threads in a worker, some 5 ms a trial, count as its training. Not in them is how much slower a training
@@ -27,6 +28,8 @@ from benchmarks.pairs import Line
 from kdsearch.records import SweepRecord, TrialRecord
 from kdsearch.search.worker import REPORT_EVERY_S
 
+SIDES = {"a": "sweep", "b": "plain processes", "c": "Ray Tune alone"}
+
 Training = Mapping[str, float]  # `ended`, and its epochs' seconds: `time_s` on the wall, `cpu_s` of processor
 
 
@@ -47,25 +50,28 @@ def of_trial(trial: TrialRecord) -> Training:
 
 
 def report(lines: Sequence[Line]) -> str:
-    """Medians of the lines; `a` is the sweep and `b` are plain processes."""
+    """Medians of the lines."""
 
-    def each(side: str, clock: str) -> list[float]:
-        return [(line[side]["slot_s"] - line[side][clock]) / line["counted"] for line in lines]
+    def each(side: str, without: str | None) -> list[float]:
+        found = [line[side] for line in lines]
+        return [(one["slot_s"] - (one[without] if without else 0.0)) / lines[0]["counted"] for one in found]
 
-    beyond = pairs.ratio([a - b for a, b in zip(each("a", "cpu_s"), each("b", "cpu_s"), strict=True)])
-    in_all = pairs.ratio([(line["a"]["slot_s"] - line["b"]["slot_s"]) / line["counted"] for line in lines])
-    first = lines[0]
+    def beyond_plain(side: str, without: str | None) -> pairs.Ratio:
+        return pairs.ratio([x - b for x, b in zip(each(side, without), each("b", without), strict=True)])
+
     return "\n".join(
         [
             *(
                 f"{what}: a slot waits {pairs.ratio(each(side, 'time_s'))} s a trial,"
                 f" no training computes {pairs.ratio(each(side, 'cpu_s'))} s"
-                for side, what in (("a", "sweep"), ("b", "plain processes"))
+                for side, what in SIDES.items()
             ),
-            f"the sweep's less that of plain processes {beyond} s a trial",
+            f"the sweep's less that of plain processes {beyond_plain('a', 'cpu_s')} s a trial;"
+            f" of Ray Tune alone {beyond_plain('c', 'cpu_s')}",
             f"processor time of the trainings, sweep / plain processes {pairs.of_pairs(lines)}",
-            f"slot-seconds beyond plain processes {in_all} s a trial, goal {overhead.GOAL_S} or less",
-            f"{first['counted']} trials, {first['slots']} slots, {len(lines)} pairs",
+            f"slot-seconds beyond plain processes {beyond_plain('a', None)} s a trial,"
+            f" goal {overhead.GOAL_S} or less; of Ray Tune alone {beyond_plain('c', None)}",
+            f"{lines[0]['counted']} trials, {lines[0]['slots']} slots, {len(lines)} rounds",
             json.dumps(pairs.machine()),
         ]
     )
@@ -86,18 +92,21 @@ def main() -> None:
 
         configs = overhead.in_order(sweep("first"))  # which records what the teacher says, too
 
-        def in_sweep(number: int) -> Line:
-            return accounted([of_trial(trial) for trial in sweep(f"{number}").trials.values()], slots)
+        def measured(side: str, number: int) -> Line:
+            if side == "a":
+                trainings = [of_trial(trial) for trial in sweep(f"{number}").trials.values()]
+            else:
+                alone = {"b": "pool_alone", "c": "tune_alone"}[side]
+                command = overhead.alone(alone, path, configs, slots)
+                subprocess.run(command, check=True, cwd=overhead.ROOT, stdout=subprocess.DEVNULL)
+                trainings = overhead.found(alone, path)
+            return accounted(trainings, slots)
 
-        def alone(number: int) -> Line:
-            subprocess.run(overhead.alone("pool_alone", path, configs, slots), check=True, cwd=overhead.ROOT)
-            return accounted(overhead.found("pool_alone", path), slots)
-
-        def pair(number: int) -> Line:
-            """The sides take turns in going first."""
-            sides = {"a": in_sweep, "b": alone}
-            found = {side: sides[side](number) for side in sorted(sides, reverse=number % 2 == 1)}
-            return {"a": found["a"], "b": found["b"]}
+        def in_turn(number: int) -> Line:
+            """Each side goes first once in three rounds."""
+            first = number % len(SIDES)
+            found = {side: measured(side, number) for side in [*SIDES][first:] + [*SIDES][:first]}
+            return {side: found[side] for side in SIDES}
 
         about = {
             "seconds": seconds,
@@ -106,8 +115,9 @@ def main() -> None:
             "epochs": epochs,
             "report_every_s": REPORT_EVERY_S,
             "mlflow": "process",  # in a thread of the driver until 8e58612
+            "sides": len(SIDES),
         }
-        lines = pairs.collect("waits", about, pair, options.pairs)
+        lines = pairs.collect("waits", about, in_turn, options.pairs)
     print(report(lines))
 
 
