@@ -1,11 +1,11 @@
 """Where a slot's time goes that no training has: by the trainings' own clocks, in a sweep and without one.
 
-`python -m benchmarks.waits [--seconds 3] [--slots 2] [--trials 20] [--pairs 5]`. The sweeps, the same trainings
-in as many plain processes, and by Ray Tune with nothing around it, are those of `benchmarks.overhead`, with
-the machine for themselves, one after the other. Counted are slot-seconds as there, without those that the
-epochs tell of themselves. Without their seconds on the wall it is what a slot waits: from one trial to the
-next, and at reports. Without their seconds of processor it is that, and when an epoch stood still while
-something else ran on its core.
+`python -m benchmarks.waits [--seconds 3] [--slots 2] [--trials 20] [--pairs 5]`. The sweeps, the same
+trainings in as many plain processes, and by Ray Tune with nothing around it, are those of
+`benchmarks.overhead`, with the machine for themselves, one after the other. Counted are slot-seconds as
+there, without those that the epochs tell of themselves. Without their seconds on the wall it is what a slot
+waits: from one trial to the next, and at reports. Without their seconds of processor it is that, and when an
+epoch stood still while something else ran on its core.
 
 Both are a side's own, so that a machine that is not equally fast all the while blurs them little. Ray's
 threads in a worker, some 5 ms a trial, count as its training. Not in them is how much slower a training

@@ -48,6 +48,10 @@ FINISH_DEADLINE_S = 60.0
 INTERRUPT_DEADLINE_S = 10.0  # a person who pressed Ctrl-C waits no longer for MLflow
 
 
+class AllFailedError(cli.NotFinishedError):
+    """Of a search's trials none ended well; the message says why, and what can be done."""
+
+
 def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, progress: Progress) -> None:
     """Raises UsageError and NotFinishedError; an interruption is journalled and passed on."""
     phases = Phases()
@@ -86,11 +90,14 @@ def run(spec: SweepSpec, output: Path, journal: Journal, address: str | None, pr
         status = "interrupted" if is_interrupt else "failed"
         with contextlib.suppress(OSError):  # a full disk may be why we are here
             journal.append("sweep_ended", status=status, reason=repr(error), phases=phases.seconds)
+        a_report = f"python -m kdsearch.report {shown(output)} for a report of what there is"
         if isinstance(error, teachers.TeacherError):
             progress.say(f"{status}; with another teacher it is another sweep: give it another --output")
+        elif isinstance(error, AllFailedError):
+            progress.say(f"{status}; everything is kept: {a_report}")
         else:
             progress.say(f"{status}; everything so far is kept: run the same command with --resume to go on,")
-            progress.say(f"or python -m kdsearch.report {shown(output)} for a report of what there is")
+            progress.say(f"or {a_report}")
         tracker.finish(INTERRUPT_DEADLINE_S if is_interrupt else FINISH_DEADLINE_S)
         if isinstance(error, EXPECTED):
             raise cli.NotFinishedError(str(error)) from error
@@ -227,7 +234,7 @@ def search(
 ) -> None:
     """Run every trial that the spec still wants, of the search and after it.
 
-    Raises NotFinishedError when all search trials failed.
+    Raises AllFailedError.
     """
     stages = stages_of(lineup, faculty.networks)
     conductor = Conductor(spec, journal, stages, lineup.cost_of, settle=lineup.settled, num_test=len(test))
@@ -240,4 +247,4 @@ def search(
         if reached is not None:
             progress.say(f"  the search ended when {reached['text']} (search.{reached['budget']})")
     if conductor.all_failed():
-        raise cli.NotFinishedError(all_failed(conductor.sweep, conductor.num_trials))
+        raise AllFailedError(all_failed(conductor.sweep, conductor.num_trials))

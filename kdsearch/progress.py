@@ -77,6 +77,10 @@ def all_failed(sweep: SweepRecord, num_trials: int) -> str:
     lines = ["every search trial failed:", *(f"  {error}" for error in errors[:3])]
     if len(sweep.of_role("search")) >= num_trials:
         lines.append("  all were started: --resume with more search.trials, or another recipe and --output")
+    else:
+        lines.append(
+            "  --resume tries those that were not started; another recipe is another sweep, with another --output"
+        )
     return "\n".join(lines)
 
 

@@ -43,14 +43,14 @@ class TrackingProcess:
         sweep.listeners.append(self._put)
 
     def catch_up(self, deadline_s: float = 20.0) -> None:
-        """`Tracker.catch_up`, for what is in the journal."""
+        """Wait until the store has what is in the journal, or refused it: then that has every run's id."""
         self._ask("catch_up", deadline_s)
 
     def finish(self, deadline_s: float = 60.0) -> None:
         """`Tracker.finish`, and the end of the process."""
         if not self._ask("finish", deadline_s):
             logger.warning(
-                "MLflow may lack some of it, as its process did not answer; `kdsearch sync %s` completes it",
+                "MLflow may lack something, its process did not answer; `kdsearch sync %s` completes it",
                 self._journal.path.parent,
             )
         if self._process:
@@ -95,12 +95,13 @@ class TrackingProcess:
             if not self._is_alive() or time.monotonic() > until:
                 return False
             time.sleep(0.01)
-        with contextlib.suppress(queue.Empty):
-            answer: Message = {}
+        answer: Message = {}
+        try:
             while answer not in ({"done": what}, ENDED):
                 answer = self._answers.get(timeout=max(0.0, until + ANSWER_S - time.monotonic()))
-            return answer != ENDED
-        return False
+        except queue.Empty:
+            return False
+        return answer != ENDED
 
     def _is_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -155,7 +156,7 @@ def main() -> None:
         os._exit(1)  # whoever listens is gone, and may be resumed: two must not write to one store
 
     def say(message: Message) -> None:
-        os.write(answers, (json.dumps(message) + "\n").encode())  # of several threads, each line whole
+        os.write(answers, (json.dumps(message) + "\n").encode())
 
     threading.Thread(target=listen, daemon=True).start()
     package = logging.getLogger("kdsearch")

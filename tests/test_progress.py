@@ -57,3 +57,4 @@ def test_where_no_trial_is_left_nobody_is_sent_to_resume(num_trials: int, is_sai
     said = all_failed(replay(story.events), num_trials)
     assert "not finite in epoch 1" in said
     assert ("with more search.trials" in said) == is_said
+    assert ("--resume tries those that were not started" in said) != is_said

@@ -90,12 +90,14 @@ def test_a_slot_waits_while_no_epoch_of_the_counted_trials_runs() -> None:
 def test_what_no_training_computes_is_the_sweeps_less_that_of_plain_processes() -> None:
     sweep = {"slot_s": 12.0, "time_s": 11.0, "cpu_s": 10.0}
     alone = {"slot_s": 11.0, "time_s": 10.75, "cpu_s": 10.5}
-    text = waits.report([{"a": sweep, "b": alone, "counted": 2, "slots": 2}])
+    tune = {"slot_s": 11.5, "time_s": 11.0, "cpu_s": 10.5}
+    text = waits.report([{"a": sweep, "b": alone, "c": tune, "counted": 2, "slots": 2}])
     assert "sweep: a slot waits 0.500 (0.500 to 0.500) s a trial, no training computes 1.000" in text
     assert "processes: a slot waits 0.125 (0.125 to 0.125) s a trial, no training computes 0.250" in text
-    assert "less that of plain processes 0.750" in text
+    assert "less that of plain processes 0.750 (0.750 to 0.750) s a trial; of Ray Tune alone 0.250" in text
     assert "sweep / plain processes 0.952" in text
     assert "beyond plain processes 0.500" in text
+    assert "goal 0.1 or less; of Ray Tune alone 0.250" in text
 
 
 class CountingStore:

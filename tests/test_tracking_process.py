@@ -126,7 +126,7 @@ def test_a_process_that_answers_no_more_is_given_up_in_time(
     assert time.monotonic() - begun < 10
     assert process_of(tracker).poll() == -signal.SIGKILL
     assert warnings() == [
-        "MLflow may lack some of it, as its process did not answer;"
+        "MLflow may lack something, its process did not answer;"
         f" `kdsearch sync {sweep.path.parent}` completes it"
     ]
 
