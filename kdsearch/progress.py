@@ -78,9 +78,7 @@ def all_failed(sweep: SweepRecord, num_trials: int) -> str:
     if len(sweep.of_role("search")) >= num_trials:
         lines.append("  all were started: --resume with more search.trials, or another recipe and --output")
     else:
-        lines.append(
-            "  --resume tries those that were not started; another recipe is another sweep, with another --output"
-        )
+        lines.append("  --resume tries those that were not started; another recipe needs another --output")
     return "\n".join(lines)
 
 
