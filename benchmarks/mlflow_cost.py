@@ -4,7 +4,7 @@
 a new SQLite store of the same trials: their parameters, and after every epoch the losses and the accuracy,
 with the times, which ours sends as sums when the trial ends. Ray's callback is called as Tune calls it, once
 a report, with the result that Tune hands it. Ours hears the journal's events and sends what it has every
-fifteen seconds of the trial's own time, as the tracker's thread does.
+fifteen seconds of the trial's own time, as the tracker does.
 
 The ratio is of processor seconds of this process; our share is of the seconds of a trial.
 """

@@ -64,15 +64,15 @@ class Tail:
         self._path, self._num, self._offset = path, 0, 0
 
     def up_to(self, num_events: int) -> list[Event]:
-        """Raises JournalError for damage, OSError for a file that cannot be read."""
+        """Raises JournalError for damage, OSError for a file that cannot be read; then it is where it was."""
         events: list[Event] = []
         with self._path.open("rb") as file:
             file.seek(self._offset)
-            while self._num < num_events:
+            while self._num + len(events) < num_events:
                 line = file.readline()
-                self._num += 1
-                self._offset += len(line)
-                events.append(_event(self._path, self._num, line))
+                events.append(_event(self._path, self._num + len(events) + 1, line))
+            self._offset = file.tell()
+        self._num += len(events)
         return events
 
 

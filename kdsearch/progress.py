@@ -77,6 +77,9 @@ def all_failed(sweep: SweepRecord, num_trials: int) -> str:
     lines = ["every search trial failed:", *(f"  {error}" for error in errors[:3])]
     if len(sweep.of_role("search")) >= num_trials:
         lines.append("  all were started: --resume with more search.trials, or another recipe and --output")
+    elif sweep.budget_reached is not None:
+        budget = sweep.budget_reached["budget"]
+        lines.append(f"  --resume with a larger search.{budget}, or another recipe and --output")
     else:
         lines.append("  --resume tries those that were not started; another recipe needs another --output")
     return "\n".join(lines)

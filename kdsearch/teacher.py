@@ -154,8 +154,11 @@ def prepare(
     if stored is not None:
         return stored
     state = find_partial(key, store)
+    num_kept = 0 if state is None else len(state["curve"])
     epochs = train(spec, data, device, state, above) if trainer is None else trainer(spec, data, state, above)
     for result, new_state in epochs:
+        if num_kept and result.epoch == 1:
+            logger.warning("the teacher's training begins again, its kept state is of another version")
         if new_state is not None:
             state = new_state
             with _keeping("the state of the teacher's training"):
@@ -198,9 +201,9 @@ def train(
         try:
             training.load_state_dict(state["training"])
             curve, time_s, cpu_s = list(state["curve"]), state["time_s"], state["cpu_s"]
-        except CheckpointError as error:
-            logger.warning("the teacher's training begins again: %s", error)
-            training = begin()  # part of the state may be in the other
+        except CheckpointError:  # `prepare` says so: this may be another process
+            del training  # part of the state may be in it
+            training = begin()
     kept = time.monotonic()
     while not training.finished:
         try:

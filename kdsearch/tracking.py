@@ -98,7 +98,8 @@ class Tracker:
         except Exception as error:  # whatever a store, a server or their client does, training goes on
             self._failed(error)
             return min(self._retry_s * 2.0 ** min(self.num_failures - 1, 10), MAX_RETRY_S)
-        self._succeeded()
+        if not self._mirror.num_pending:  # else the time was over
+            self._succeeded()
         return FLUSH_S
 
     def finish(self, folder: Path, deadline_s: float = 60.0) -> SyncResult:

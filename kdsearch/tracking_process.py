@@ -2,8 +2,8 @@
 
 Goes in: the folder of a running sweep, and how many of its journal's events are on disk. Comes out: the ids
 of new runs, for the journal, and what the log should say. Both ways it is one JSON object a line, over pipes.
-The process, `python -m kdsearch.tracking_process DIR`, ends with the one that started it, however that ends;
-what it has not sent by then, a resume or `kdsearch sync` makes good.
+The process, `python -m kdsearch.tracking_process DIR FD`, ends with the one that started it, however that
+ends; what it has not sent by then, a resume or `kdsearch sync` makes good.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import json
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from kdsearch import journal
 from kdsearch.journal import Journal, JournalError
@@ -32,6 +33,7 @@ Message = dict[str, Any]
 Messages = queue.SimpleQueue[Message]
 ENDED: Message = {"done": "ended"}
 ANSWER_S = 2.0  # for an answer to arrive, beyond the time that the process itself may take
+RESTART_S = 60.0  # from one start to the next, of a process that ended by itself
 
 
 class TrackingProcess:
@@ -39,6 +41,10 @@ class TrackingProcess:
 
     def __init__(self, sweep: Journal) -> None:
         self._journal = sweep
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_over = False
+        self._said = ""
+        self._starting = threading.Lock()
         self._start()
         sweep.listeners.append(self._put)
 
@@ -48,6 +54,7 @@ class TrackingProcess:
 
     def finish(self, deadline_s: float = 60.0) -> None:
         """`Tracker.finish`, and the end of the process."""
+        self._is_over = True
         if not self._ask("finish", deadline_s):
             logger.warning(
                 "MLflow may lack something, its process did not answer; `kdsearch sync %s` completes it",
@@ -55,28 +62,32 @@ class TrackingProcess:
             )
         if self._process:
             self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(ANSWER_S)
 
     def _start(self) -> None:
-        self._answers: Messages = queue.SimpleQueue()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pipe = -1
-        command = [sys.executable, "-m", "kdsearch.tracking_process", str(self._journal.path.parent)]
-        pipe = subprocess.PIPE
-        try:  # in a group of its own: Ctrl-C is for the sweep, which then asks this process to finish
-            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, process_group=0)
-        except OSError as error:
-            logger.warning("MLflow gets nothing while the sweep runs, as no process starts: %s", error)
-            return
-        assert self._process.stdin
-        self._pipe = self._process.stdin.fileno()
-        os.set_blocking(self._pipe, False)
-        about = [self._process, self._answers]
-        threading.Thread(target=self._listen, args=about, name="mlflow", daemon=True).start()
-        self._tell({})
+        """In place of a process that has ended, if there was one."""
+        with self._starting:
+            if self._is_alive():
+                return
+            self._answers: Messages = queue.SimpleQueue()
+            self._process, self._pipe, self._started = None, -1, time.monotonic()
+            try:
+                self._process, answers = _spawned(self._journal.path.parent)
+            except OSError as error:
+                self._say(f"MLflow gets nothing for now, as no process starts for it: {error}")
+                return
+            assert self._process.stdin
+            self._pipe = self._process.stdin.fileno()
+            os.set_blocking(self._pipe, False)
+            about = [self._process, answers, self._answers]
+            threading.Thread(target=self._listen, args=about, name="mlflow", daemon=True).start()
+            self._tell({})
 
     def _put(self, event: Event) -> None:
-        self._tell({})  # of the event, as of all before, its number is enough
+        """Of the event, as of all before it, the number is enough."""
+        if not self._tell({}) and not self._is_over and time.monotonic() - self._started > RESTART_S:
+            self._start()
 
     def _tell(self, message: Message) -> bool:
         """Whether it was taken. A full pipe takes nothing: the next message has the journal's length, too."""
@@ -89,8 +100,7 @@ class TrackingProcess:
     def _ask(self, what: str, deadline_s: float) -> bool:
         """Whether it was done in time. A process that ended is started once more for it."""
         until = time.monotonic() + deadline_s
-        if not self._is_alive():
-            self._start()
+        self._start()
         while not self._tell({"ask": what, "deadline_s": until - time.monotonic()}):
             if not self._is_alive() or time.monotonic() > until:
                 return False
@@ -106,18 +116,51 @@ class TrackingProcess:
     def _is_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def _listen(self, process: subprocess.Popen[bytes], answers: Messages) -> None:
-        assert process.stdout
-        for line in process.stdout:
-            message = json.loads(line)
-            if "run_id" in message:
-                with contextlib.suppress(OSError, ValueError):  # a full disk: runs have tags to be found by
-                    self._journal.append("mlflow_run", **message)
-            elif "text" in message:
-                logger.log(message["level"], message["text"])
-            else:
-                answers.put(message)
-        answers.put(ENDED)
+    def _listen(self, process: subprocess.Popen[bytes], lines: BinaryIO, answers: Messages) -> None:
+        try:
+            with lines:
+                for line in lines:
+                    self._hear(json.loads(line) if line.endswith(b"\n") else {}, answers)  # {}: cut by a kill
+        finally:
+            answers.put(ENDED)
+        if not self._is_over:
+            self._say(f"the process that sends to MLflow ended ({process.wait()}); another takes its place")
+
+    def _hear(self, message: Message, answers: Messages) -> None:
+        if "run_id" in message:
+            with contextlib.suppress(OSError, ValueError):  # a full disk: runs are found by their tags, too
+                self._journal.append("mlflow_run", **message)
+        elif "text" in message:
+            logger.log(message["level"], message["text"])
+        elif message:
+            answers.put(message)
+
+    def _say(self, text: str) -> None:
+        """Each warning once, not once a minute."""
+        if text != self._said:
+            logger.warning("%s", text)
+        self._said = text
+
+
+def _spawned(folder: Path) -> tuple[subprocess.Popen[bytes], BinaryIO]:
+    """The process, and the pipe of its answers: what libraries print does not get into that."""
+    # Without the working directory's modules where this process has none of them either.
+    options = [] if {"", os.getcwd()} & set(sys.path) else ["-P"]
+    answers, end = os.pipe()
+    try:  # in a group of its own: Ctrl-C is for the sweep, which then asks this process to finish
+        process = subprocess.Popen(
+            [sys.executable, *options, "-m", "kdsearch.tracking_process", str(folder), str(end)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[end],
+            process_group=0,
+        )
+    except OSError:
+        os.close(answers)
+        raise
+    finally:
+        os.close(end)
+    return process, open(answers, "rb")
 
 
 def serve(folder: Path, heard: Messages, say: Callable[[Message], None]) -> None:
@@ -126,10 +169,15 @@ def serve(folder: Path, heard: Messages, say: Callable[[Message], None]) -> None
     def append(trial_id: str | None, *, run_id: str, experiment_id: str) -> None:
         say({"trial_id": trial_id, "run_id": run_id, "experiment_id": experiment_id})
 
-    tracker, tail = Tracker(append), journal.Tail(folder / journal.FILE)
+    tracker, tail, trouble = Tracker(append), journal.Tail(folder / journal.FILE), ""
     message, due = heard.get(), time.monotonic()
     while True:
-        tracker.put(tail.up_to(message.get("events", 0)))
+        try:
+            tracker.put(tail.up_to(message.get("events", 0)))
+        except (JournalError, OSError) as error:
+            if str(error) != trouble:
+                logger.warning("MLflow does not get what is new: %s", error)
+            trouble = str(error)
         asked = message.get("ask")
         if asked == "finish":
             tracker.finish(folder, message["deadline_s"])
@@ -146,17 +194,22 @@ def serve(folder: Path, heard: Messages, say: Callable[[Message], None]) -> None
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to all of a job: the sweep still has to finish
     heard: Messages = queue.SimpleQueue()
-    answers = os.dup(1)
-    os.dup2(2, 1)  # for what libraries print
+    answers = int(sys.argv[2])
 
     def listen() -> None:
-        for line in sys.stdin:
-            heard.put(json.loads(line))
-        os._exit(1)  # whoever listens is gone, and may be resumed: two must not write to one store
+        try:
+            for line in sys.stdin:
+                heard.put(json.loads(line))
+        finally:  # whoever listens is gone, and may be resumed: two must not write to one store
+            os._exit(1)
 
     def say(message: Message) -> None:
-        os.write(answers, (json.dumps(message) + "\n").encode())
+        try:
+            os.write(answers, (json.dumps(message) + "\n").encode())
+        except OSError:
+            os._exit(1)
 
     threading.Thread(target=listen, daemon=True).start()
     package = logging.getLogger("kdsearch")
@@ -165,8 +218,8 @@ def main() -> None:
     package.propagate = False
     try:
         serve(Path(sys.argv[1]), heard, say)
-    except (JournalError, OSError) as error:
-        logger.warning("MLflow gets nothing more of this sweep: %s", error)
+    except Exception as error:
+        logger.warning("MLflow gets nothing more from this process: %r", error)
         os._exit(1)
     os._exit(0)  # a thread still reads, and Python does not end in good order then
 

@@ -81,6 +81,8 @@ def test_the_search_does_not_know_what_becomes_of_its_results(unit):
         ("kdsearch.sweep", "torch ray mlflow"),
         ("kdsearch.report", "torch ray mlflow"),
         ("kdsearch.pick", "torch ray mlflow"),
+        ("kdsearch.tracking_process", "torch ray mlflow"),
+        ("kdsearch.pipeline", "mlflow"),
         ("kdsearch.training, kdsearch.teacher", "ray optuna mlflow"),
     ],
 )

@@ -58,3 +58,10 @@ def test_where_no_trial_is_left_nobody_is_sent_to_resume(num_trials: int, is_sai
     assert "not finite in epoch 1" in said
     assert ("with more search.trials" in said) == is_said
     assert ("--resume tries those that were not started" in said) != is_said
+
+
+def test_where_a_budget_was_used_up_it_is_named() -> None:
+    story = Story()
+    story.trial(0, [], status="failed", error="not finite in epoch 1")
+    story.add("budget_reached", budget="time_s", limit=60, value=61, text="60 s had passed")
+    assert "--resume with a larger search.time_s" in all_failed(replay(story.events), 2)

@@ -17,6 +17,7 @@ import pytest
 from journals import Story
 from mlflow_stores import Stored, new_store
 
+from kdsearch import tracking_process
 from kdsearch.journal import Journal
 from kdsearch.records import Event
 from kdsearch.tracking_process import TrackingProcess
@@ -98,6 +99,23 @@ def test_a_killed_process_is_replaced_at_the_end(uri: str, sweep: Journal) -> No
     assert stored.statuses() == {"t0000": "FINISHED", "t0001": "FINISHED"}
 
 
+def test_a_killed_process_is_replaced_while_the_sweep_goes_on(
+    uri: str, sweep: Journal, warnings: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking_process, "RESTART_S", 0.0)
+    tracker = TrackingProcess(sweep)
+    tracker.catch_up()
+    killed = process_of(tracker)
+    killed.kill()
+    killed.wait()
+    write(sweep, small_sweep()[4:])
+    assert process_of(tracker).pid != killed.pid
+    tracker.catch_up()
+    assert Stored(uri).num_runs == 3
+    tracker.finish()
+    assert warnings() == ["the process that sends to MLflow ended (-9); another takes its place"]
+
+
 def test_a_process_that_hears_nothing_delays_nothing(
     uri: str, sweep: Journal, warnings: Callable[[], list[str]]
 ) -> None:
@@ -105,11 +123,14 @@ def test_a_process_that_hears_nothing_delays_nothing(
     tracker.catch_up()
     write(sweep, small_sweep()[4:])
     process_of(tracker).send_signal(signal.SIGSTOP)
-    for _ in range(20_000):  # a pipe takes some 3,000 of these
-        tracker._put(sweep.events[-1])
+    telling = threading.Thread(target=lambda: [tracker._put(sweep.events[-1]) for _ in range(20_000)])
+    telling.start()  # a pipe takes some 4,000 of these
+    telling.join(timeout=60)
+    was_held_up = telling.is_alive()
     process_of(tracker).send_signal(signal.SIGCONT)
     tracker.finish()
 
+    assert not was_held_up
     assert Stored(uri).statuses() == {"t0000": "FINISHED", "t0001": "FINISHED"}
     assert warnings() == []
 
@@ -181,6 +202,7 @@ def test_where_no_process_starts_the_sweep_goes_on(
 SWEEP = """
 import sys, time
 from pathlib import Path
+from kdsearch import tracking_process
 from kdsearch.journal import Journal
 from kdsearch.tracking_process import TrackingProcess
 
@@ -205,7 +227,16 @@ def test_it_ends_with_a_sweep_that_is_killed(uri: str, tmp_path: Path, when: str
     killed.wait()
 
     psutil.wait_procs([process], timeout=10)
-    assert not process.is_running()
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_module_that_lies_in_the_working_directory_is_not_its_own(
+    uri: str, sweep: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mlflow.py").write_text("raise RuntimeError('of the working directory')")
+    monkeypatch.chdir(tmp_path)
+    TrackingProcess(sweep).finish()
+    assert Stored(uri).num_runs == 2
 
 
 def test_ctrl_c_is_for_the_sweep_alone(uri: str, sweep: Journal) -> None:
@@ -219,11 +250,15 @@ def test_a_damaged_journal_is_said_in_words(
 ) -> None:
     tracker = TrackingProcess(sweep)
     tracker.catch_up()
+    process_of(tracker).send_signal(signal.SIGSTOP)  # or it has read them before they are damaged
     size = sweep.path.stat().st_size
     write(sweep, small_sweep()[4:])
     content = sweep.path.read_bytes()
     sweep.path.write_bytes(content[:size] + b"#" + content[size + 1 :])
+    process_of(tracker).send_signal(signal.SIGCONT)
     tracker.finish()
 
-    assert any(f"{sweep.path}:" in text and "damaged" in text for text in warnings())
+    number = len(sweep.path.read_bytes()[:size].splitlines()) + 1
+    assert f"{sweep.path}:{number}: not a journal line" in warnings()[0]
+    assert "MLflow gets no report" in warnings()[1]
     assert "Traceback" not in capfd.readouterr().err

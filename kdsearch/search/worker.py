@@ -129,7 +129,8 @@ class StudentWorker(tune.Trainable):
                 )
             except CheckpointError as error:
                 logger.warning("%s begins again at epoch 1: %s", task.trial_id, error)
-                return self._new_training()  # part of the state may be in the other
+                del training  # part of the state may be in it
+                return self._new_training()
         return training
 
     def _new_training(self) -> Training:
