@@ -201,6 +201,24 @@ def test_a_restart_continues_from_the_last_checkpoint(tmp_path: Path) -> None:
     assert (again.from_checkpoint, again.from_sha256) == (checkpoint["path"], "abc")
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_checkpoint_that_did_not_fit_is_said_where_the_sweep_runs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fits: bool
+) -> None:
+    """The worker that finds it out logs where nobody looks."""
+    sweep = Sweep(tmp_path)
+    task = sweep.conductor.next_task()
+    checkpoint = {"epoch": 1, "path": f"{task.folder}/epoch-1.pt", "sha256": "abc"}
+    sweep.tell(task, Report([sweep.epoch(task, 1)], checkpoint=checkpoint))
+    sweep.conductor.on_lost_worker(task.trial_id, "node lost")
+    again = sweep.conductor.next_task()
+    for epoch in (2, 3) if fits else (1, 2, 3):
+        sweep.report(again, epoch)
+    said = [record.getMessage() for record in caplog.records if "begins again" in record.getMessage()]
+    assert said == ([] if fits else ["c0000 begins again: its checkpoint is damaged or of another version"])
+    assert sweep.conductor.sweep.trials["c0000"].num_epochs == 3
+
+
 def test_five_failures_in_a_row_end_the_sweep(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, "search.trials=20")
     while (task := sweep.conductor.next_task()) is not None:

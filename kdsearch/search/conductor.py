@@ -243,6 +243,8 @@ class Conductor:
             return False  # an orphan of an earlier attempt
         if report.reason == "storage":
             raise OSError(f"{name}: {report.error}")  # the trial stays unfinished, for a resume
+        if trial.checkpoint and report.epochs and report.epochs[0]["epoch"] == 1:
+            logger.warning("%s begins again: its checkpoint is damaged or of another version", name)
         known = trial.num_epochs
         report = _up_to_what_is_not_finite(report)
         new = [epoch for epoch in report.epochs if epoch["epoch"] > known]
