@@ -186,24 +186,21 @@ def train(
     with the last one: `finish` makes the teacher of that. Raises TeacherError where the training diverges.
     """
     config = trial_config(spec)
-
-    def begin() -> Training:
-        try:
-            teacher = None if above is None else above.build(str(device_policy(device).device))
-            return Training(config, data, spec.data.augment, teacher, device)
-        except ValueError as error:
-            raise TeacherError(f"the teacher cannot be trained: {error}") from error
-
-    training = begin()
+    try:
+        teacher = None if above is None else above.build(str(device_policy(device).device))
+        training = Training(config, data, spec.data.augment, teacher, device)
+    except ValueError as error:
+        raise TeacherError(f"the teacher cannot be trained: {error}") from error
     curve: list[float] = []
     time_s = cpu_s = 0.0
     if state is not None:
         try:
             training.load_state_dict(state["training"])
-            curve, time_s, cpu_s = list(state["curve"]), state["time_s"], state["cpu_s"]
         except CheckpointError:  # `prepare` says so: this may be another process
             del training  # part of the state may be in it
-            training = begin()
+            yield from train(spec, data, device, None, above, state_every_s)
+            return
+        curve, time_s, cpu_s = list(state["curve"]), state["time_s"], state["cpu_s"]
     kept = time.monotonic()
     while not training.finished:
         try:

@@ -189,16 +189,19 @@ def test_a_trial_that_ended_after_its_worker_was_given_up_is_not_run_again(tmp_p
     assert sweep.conductor.sweep.trials["c0000"].status == "completed"
 
 
-def test_a_restart_continues_from_the_last_checkpoint(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path)
+def lost_after_a_checkpoint(sweep: Sweep) -> Task:
+    """The first trial's second attempt, from the checkpoint of epoch 1."""
     task = sweep.conductor.next_task()
     checkpoint = {"epoch": 1, "path": f"{task.folder}/epoch-1.pt", "sha256": "abc"}
     sweep.tell(task, Report([sweep.epoch(task, 1)], checkpoint=checkpoint))
     sweep.conductor.on_lost_worker(task.trial_id, "node lost")
+    return sweep.conductor.next_task()
 
-    again = sweep.conductor.next_task()
 
-    assert (again.from_checkpoint, again.from_sha256) == (checkpoint["path"], "abc")
+def test_a_restart_continues_from_the_last_checkpoint(tmp_path: Path) -> None:
+    again = lost_after_a_checkpoint(Sweep(tmp_path))
+
+    assert (again.from_checkpoint, again.from_sha256) == ("work/c0000/attempt-1/epoch-1.pt", "abc")
 
 
 @pytest.mark.parametrize("fits", [True, False])
@@ -207,11 +210,7 @@ def test_a_checkpoint_that_did_not_fit_is_said_where_the_sweep_runs(
 ) -> None:
     """The worker that finds it out logs where nobody looks."""
     sweep = Sweep(tmp_path)
-    task = sweep.conductor.next_task()
-    checkpoint = {"epoch": 1, "path": f"{task.folder}/epoch-1.pt", "sha256": "abc"}
-    sweep.tell(task, Report([sweep.epoch(task, 1)], checkpoint=checkpoint))
-    sweep.conductor.on_lost_worker(task.trial_id, "node lost")
-    again = sweep.conductor.next_task()
+    again = lost_after_a_checkpoint(sweep)
     for epoch in (2, 3) if fits else (1, 2, 3):
         sweep.report(again, epoch)
     said = [record.getMessage() for record in caplog.records if "begins again" in record.getMessage()]

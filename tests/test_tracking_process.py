@@ -42,6 +42,17 @@ def sweep(tmp_path: Path) -> Iterator[Journal]:
 
 
 @pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A server that takes connections and never answers."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        listening.settimeout(60)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        yield listening
+
+
+@pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     return lambda: [record.getMessage() for record in caplog.records]
 
@@ -152,6 +163,20 @@ def test_a_process_that_answers_no_more_is_given_up_in_time(
     ]
 
 
+def test_a_server_that_hangs_does_not_keep_the_sweep(
+    hanging: socket.socket, sweep: Journal, warnings: Callable[[], list[str]]
+) -> None:
+    tracker = TrackingProcess(sweep)
+    with hanging.accept()[0]:  # now it waits for an answer
+        begun = time.monotonic()
+        write(sweep, small_sweep()[4:] * 20)
+        tracker.finish(deadline_s=1.0)
+
+    assert time.monotonic() - begun < 10  # it would have waited for 15 s
+    assert process_of(tracker).poll() == -signal.SIGKILL
+    assert "its process did not answer" in warnings()[-1]
+
+
 def test_what_the_tracker_warns_of_is_in_the_sweeps_log(
     tmp_path: Path, sweep: Journal, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
 ) -> None:
@@ -202,7 +227,6 @@ def test_where_no_process_starts_the_sweep_goes_on(
 SWEEP = """
 import sys, time
 from pathlib import Path
-from kdsearch import tracking_process
 from kdsearch.journal import Journal
 from kdsearch.tracking_process import TrackingProcess
 
@@ -215,17 +239,30 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("when", ["at once", "later"])
-def test_it_ends_with_a_sweep_that_is_killed(uri: str, tmp_path: Path, when: str) -> None:
-    folder = tmp_path / "killed"
-    folder.mkdir()
-    with Journal(folder) as journal:
-        write(journal, small_sweep())
-    killed = subprocess.Popen([sys.executable, "-c", SWEEP, folder, when], stdout=subprocess.PIPE)
-    assert killed.stdout
-    process = psutil.Process(int(killed.stdout.readline()))
+def test_it_ends_with_a_sweep_that_is_killed(uri: str, sweep: Journal, when: str) -> None:
+    killed, process = sweep_with_process(sweep, when)
+    assert_both_end(killed, process)
+
+
+def test_it_ends_with_a_sweep_that_is_killed_while_a_server_hangs(
+    hanging: socket.socket, sweep: Journal
+) -> None:
+    killed, process = sweep_with_process(sweep, "at once")
+    with hanging.accept()[0]:
+        assert_both_end(killed, process)
+
+
+def sweep_with_process(sweep: Journal, when: str) -> tuple[subprocess.Popen[bytes], psutil.Process]:
+    folder = sweep.path.parent
+    sweep.close()  # its lock
+    running = subprocess.Popen([sys.executable, "-c", SWEEP, folder, when], stdout=subprocess.PIPE)
+    assert running.stdout
+    return running, psutil.Process(int(running.stdout.readline()))
+
+
+def assert_both_end(killed: subprocess.Popen[bytes], process: psutil.Process) -> None:
     killed.kill()
     killed.wait()
-
     psutil.wait_procs([process], timeout=10)
     assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
